@@ -118,6 +118,12 @@ ALONE = ("resume", "on_nan", "as_json", "device", "steps", "minutes", "data_dir"
     metavar="RUN",
     help="New folder (default: under runs/).",
 )
+@click.option(
+    "--low-memory",
+    is_flag=True,
+    help="Fit a small card, at the cost of time: gradient checkpointing, one image at a time, "
+    "cached latents and text; on a GPU bf16, and 8-bit Adam if bitsandbytes is installed.",
+)
 @click.option("--dry-run", is_flag=True, help="Print all settings that would be used, and stop.")
 @run_option(
     "--resume",
@@ -128,8 +134,10 @@ ALONE = ("resume", "on_nan", "as_json", "device", "steps", "minutes", "data_dir"
 @run_option(
     "--from",
     "start",
-    metavar="RUN",
-    help="Start from the weights and settings of this run, with other data or another budget.",
+    metavar="RUN|FOLDER|FILE",
+    help="Start from the weights that fit: of a run, a Stable Diffusion folder (or another that "
+    "'t2i sample --run' opens), OWNER/NAME on the hub; with --model also of a safetensors file. "
+    "Without another --model or --preset the settings are theirs too.",
 )
 @json_option
 @click.pass_context
@@ -140,7 +148,7 @@ def train(
     batch_size: int | str | None, accumulate: int | str | None, device: str | None,
     precision: str | None, seed: int | None, keep: int | None,
     on_nan: str | None, encoder: str | None, sets: tuple[str, ...], config: Path | None,
-    out: Path | None,
+    out: Path | None, low_memory: bool,
     dry_run: bool, resume: str | None, start: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Train a model.
@@ -157,6 +165,7 @@ def train(
     t2i train --resume runs/a                    # after an interruption
     t2i train --resume runs/a --minutes 10       # a longer budget: 10 minutes in all
     t2i train --from runs/a --data-dir OTHER     # a new run that starts from its weights
+    t2i train --from FOLDER --data-dir MY_IMAGES # tune the Stable Diffusion in a folder
     """
     from t2i.core.models.locating import located_run
 
@@ -186,10 +195,18 @@ def train(
     if model is not None:
         registry().models[model]  # a misspelt name is told at once, before torch is imported
     from t2i.core.engine.automatic import Training, resolve
+    from t2i.core.models.origin import origin_of
 
-    origin = located_run(start).path if start else None
+    origin, left = origin_of(start, model, sets) if start else (None, list(sets))
     wanted = Training(
-        model, preset, options, sets=sets, config_file=config, device=device, start=origin
+        model,
+        preset,
+        options,
+        sets=left,
+        config_file=config,
+        device=device,
+        start=origin,
+        low_memory=low_memory,
     )
     resolved = resolve(wanted, note if speaks() else _silent)
     if dry_run:

@@ -389,6 +389,20 @@ class EngineConfig(Config):
     fp16 needs a GPU. `t2i train --precision auto` times steps and takes bf16 where it is faster.
     """
 
+    gradient_checkpointing: bool = False
+    """Compute the blocks of networks again in the backward pass, and keep fewer activations.
+
+    Gradients stay the same. It saves most of the memory of activations, and a step takes about a
+    third longer. Networks that cannot do so say so.
+    """
+
+    optimizer_bits: Literal[8, 32] = 32
+    """Bits of each number that Adam and AdamW keep of the gradients.
+
+    8 takes a quarter of the memory, needs bitsandbytes (pip install bitsandbytes), and rounds:
+    results differ a little. Other optimizers stay as they are.
+    """
+
     compile: bool = False
     """Compile the trainer's networks with `torch.compile`."""
 

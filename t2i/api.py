@@ -28,6 +28,7 @@ def train(
     precision: Literal["no", "bf16", "fp16", "auto"] | None = None,
     device: str | None = None,
     start: str | Path | None = None,
+    low_memory: bool = False,
     settings: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     reporter: Reporter | None = None,
@@ -49,7 +50,10 @@ def train(
         accumulate: Parts of a batch, or "auto" for as few as fit. None: the preset's.
         precision: Mixed precision, or "auto" for what suits the device. None: the preset's.
         device: Device, such as "cpu" or "cuda:1". None: the best one.
-        start: Run whose weights and settings training starts from. None: fresh weights.
+        start: Weights that training starts from, as far as they fit: a run, a folder that `load`
+            opens, a hub name, or, with `model`, a safetensors file. Without another model or a
+            preset the settings are theirs too. None: fresh weights.
+        low_memory: Whether to choose the settings that fit a small card.
         settings: Further settings by name, such as {"batch_size": 64, "encoder.width": 128}.
         out: New folder for the run. None: a new one under runs/.
         reporter: Receives progress. None: lines on the terminal.
@@ -66,7 +70,7 @@ def train(
     from t2i.core.engine.reporting import default_reporter
     from t2i.core.errors import UserError
     from t2i.core.models.loading import load
-    from t2i.core.models.locating import located_run
+    from t2i.core.models.origin import find_origin
     from t2i.core.runs.configure import nested
     from t2i.core.runs.folder import new_run
     from t2i.core.settings import option_layer
@@ -77,10 +81,12 @@ def train(
         "minutes": minutes, "steps": steps, "seed": seed, "image_size": image_size,
         "batch_size": batch_size, "accumulate": accumulate, "precision": precision,
     }  # fmt: skip
-    origin = located_run(start).path if start else None
+    origin = find_origin(start, model) if start else None
     options = option_layer(engine, data=data, data_dir=data_dir)
     more = nested(settings or {})
-    wanted = Training(model, preset, options, more=more, device=device, start=origin)
+    wanted = Training(
+        model, preset, options, more=more, device=device, start=origin, low_memory=low_memory
+    )
     config = resolve(wanted, (reporter or default_reporter()).say)
     with new_run(config, Path(out) if out else None) as folder:
         run = begin(config, folder, reporter=reporter, device=device, start=origin)

@@ -6,19 +6,21 @@ Source: Hu et al. 2021. The adapters are those of the library peft.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from t2i.core.engine.checkpoint import HELPERS
 from t2i.core.engine.context import RunContext
 from t2i.core.errors import UserError
 from t2i.core.interfaces.trainer import Stage, Trainer, optimizations
 from t2i.core.models.lora.base import Base
 from t2i.core.models.metadata import model_hash
 from t2i.core.models.model import Model
+from t2i.core.models.origin import Origin
+from t2i.core.models.overlap import Overlap
 from t2i.core.models.weights import is_of_base, mark_as_base
 from t2i.core.settings import Lora, ModelConfig
 
@@ -28,34 +30,59 @@ GROUPS = ("attention", "linear", "all")
 """Targets that are no ends of names."""
 
 
-def hold_base(context: RunContext, start: Path | None, recorded: Base | None = None) -> Base | None:
-    """Make the model's weights the base of a run that trains adapters.
+def hold_base(context: RunContext, origin: Origin | None, overlap: Overlap | None) -> Base | None:
+    """Make the model's weights the base of a new run that trains adapters.
 
     Args:
         context: The run, whose weights are in.
-        start: The run that they are from. None: they are what the settings build.
-        recorded: The base that the run had before. None: the run is new.
+        origin: Where they are from. None: they are what the settings build.
+        overlap: Which of them fit.
 
     Returns:
         The base. None: the run trains the weights themselves.
 
     Raises:
-        UserError: The weights are not those of the recorded base.
+        UserError: Only some of the model's weights are from the origin.
     """
     if not context.settings.lora.rank:
         return None
-    model = context.model
-    base = recorded or Base(start and start.resolve(), model_hash(model))
-    base.check(model_hash(model) if recorded else base.hash, str(context.run.path))
-    if start is None and recorded is None:
+    if origin is None or overlap is None:
         context.reporter.say(
             "warning: no --from: the adapters change what the settings build, which is random "
             "where they name no pretrained weights"
         )
+        base = Base(None, model_hash(context.model))
+    else:
+        new = [name for name in overlap.new if not name.startswith(f"{HELPERS}.")]
+        if new or origin.place is None:
+            raise UserError(
+                f"--from {origin.name}: adapters change a whole model, and {len(new)} tensors are "
+                f"not from there{f', such as {new[0]}' if new else ''}: name a run or a folder "
+                "with a model of the same settings"
+            )
+        base = Base(origin.recorded, model_hash(context.model), origin.settings)
+    _hold(context.model, base)
+    return base
+
+
+def hold_again(context: RunContext, base: Base) -> None:
+    """Make the model's weights the base of a resumed run.
+
+    Args:
+        context: The run, whose weights are in.
+        base: The base that it had before.
+
+    Raises:
+        UserError: The weights are others now.
+    """
+    base.check(model_hash(context.model), str(context.run.path))
+    _hold(context.model, base)
+
+
+def _hold(model: Model, base: Base) -> None:
     for _, part in model.parts():
         mark_as_base(part)
     model.base = base
-    return base
 
 
 def trainer_of(

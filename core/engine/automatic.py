@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from t2i.core.devices import named_device
 from t2i.core.engine.fitting import Meter, fit_batch, fit_parts, meter_of
+from t2i.core.engine.low_memory import save_memory
 from t2i.core.engine.precision import fit_precision
-from t2i.core.engine.warm_start import start_config
 from t2i.core.errors import UserError
 from t2i.core.io import launched
+from t2i.core.models.origin import Origin, find_origin
 from t2i.core.registry.specs import AUTO
-from t2i.core.runs.configure import RunConfig, resolve_config
+from t2i.core.registry.tables import registry
+from t2i.core.runs.config_file import read_config_file
+from t2i.core.runs.configure import RunConfig, parse_set, resolve_config
 
 LEFT = ("batch_size", "accumulate", "precision")
 """Settings that may be "auto"."""
@@ -32,7 +35,10 @@ class Training:
         more: Further settings by name, sections as mappings.
         config_file: YAML file of settings. None: none.
         device: Name of the device. None: the best one.
-        start: Run whose weights and settings training starts from. None: fresh weights.
+        start: Weights that training starts from: what `find_origin` takes or returns. The settings
+            are those of their model too, unless another model or a preset is named. None: fresh
+            weights.
+        low_memory: Whether settings that the user leaves open are chosen for a small card.
     """
 
     model: str | None
@@ -42,7 +48,8 @@ class Training:
     more: Mapping[str, Any] = field(default_factory=dict)
     config_file: Path | None = None
     device: str | None = None
-    start: Path | None = None
+    start: Origin | str | Path | None = None
+    low_memory: bool = False
 
 
 def resolve(wanted: Training, say: Callable[[str], None], meter: Meter | None = None) -> RunConfig:
@@ -59,12 +66,15 @@ def resolve(wanted: Training, say: Callable[[str], None], meter: Meter | None = 
     Raises:
         UserError: A name is unknown, a value is wrong, or nothing fits the memory.
     """
-    if wanted.start is not None and wanted.preset is not None:
-        raise UserError("--from goes on with that run's settings: leave out --preset")
     named_device(wanted.device)  # a wrong name is told before anything is read
-    start = start_config(wanted.start, wanted.model) if wanted.start else None
-    model = start.model if start else wanted.model
+    origin = wanted.start
+    if origin is not None and not isinstance(origin, Origin):
+        origin = find_origin(origin, wanted.model)
+    theirs = origin.config if origin else None
+    model = wanted.model or (theirs.model if theirs else None)
     assert model is not None
+    goes_on = theirs is not None and theirs.model == model and wanted.preset is None
+    start = theirs if goes_on else None
     left = frozenset(name for name in LEFT if wanted.options.get(name) == AUTO)
     given = {name: value for name, value in wanted.options.items() if name not in left}
     config = resolve_config(
@@ -72,7 +82,44 @@ def resolve(wanted: Training, say: Callable[[str], None], meter: Meter | None = 
         overrides=given, sets=wanted.sets, more=wanted.more, device=wanted.device, say=say,
         start=start,
     )  # fmt: skip
+    if theirs is not None and start is None and not _names_encoder(wanted):
+        config = _with_vocabulary(config, theirs)
+    if origin is not None and start is not None and origin.foreign:
+        say(f"settings of {origin.name}: {_told(start)}")
+    if wanted.low_memory:
+        config = save_memory(config, _given(wanted), named_device(wanted.device), say)
+        left -= {"accumulate"}
     return settle(config, left, wanted.device, say, meter)
+
+
+def _names_encoder(wanted: Training) -> bool:
+    """Tell whether a user chooses the text encoder or a setting of it."""
+    return "encoder" in _given(wanted)
+
+
+def _given(wanted: Training) -> set[str]:
+    """Name the settings and sections that the user has set."""
+    file = read_config_file(wanted.config_file, None) if wanted.config_file else {}
+    layers = [file, wanted.options, wanted.more, *map(parse_set, wanted.sets)]
+    return {name for layer in layers for name, value in layer.items() if value not in (None, {})}
+
+
+def _with_vocabulary(config: RunConfig, theirs: RunConfig) -> RunConfig:
+    """Take the text encoder of other weights if it is one of the same kind with a vocabulary.
+
+    Its word vectors would else be those of other words.
+    """
+    same = config.encoder.name == theirs.encoder.name
+    fits = same and registry().encoders[config.encoder.name].fit is not None
+    return replace(config, encoder=theirs.encoder) if fits else config
+
+
+def _told(config: RunConfig) -> str:
+    """List the plain settings that another project's files give, with encoder and sampler."""
+    named = config.settings.model_dump(exclude_unset=True)
+    plain = {name: value for name, value in named.items() if isinstance(value, (int, float, str))}
+    chosen = {"model": config.model, **plain, "encoder": config.encoder.name}
+    return " ".join(f"{name}={value}" for name, value in chosen.items())
 
 
 def settle(

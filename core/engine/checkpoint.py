@@ -104,7 +104,32 @@ class Saved:
             UserError: A file is missing or damaged, or its tensors do not fit the network.
         """
         for name, module in modules.items():
-            load_state(module, self.moved.part(name, self._part), str(self._file(name)))
+            load_state(module, self.part(name), str(self._file(name)))
+
+    def has(self, name: str) -> bool:
+        """Tell whether the checkpoint holds a network.
+
+        Args:
+            name: Name of the network.
+
+        Returns:
+            Whether its file is there.
+        """
+        return self._file(name).is_file()
+
+    def part(self, name: str) -> dict[str, Tensor]:
+        """Read the weights of one network, as far as they are there.
+
+        Args:
+            name: Name of the network.
+
+        Returns:
+            Its tensors by their names today, on the CPU. Empty if the checkpoint lacks the helpers.
+
+        Raises:
+            UserError: The file is missing or damaged.
+        """
+        return self.moved.part(name, self._part)
 
     def _file(self, part: str) -> Path:
         return self.folder / f"modules.{part}.safetensors"
@@ -335,14 +360,25 @@ def clear_litter(run: Path) -> None:
 def _split(state: Mapping[str, Any], tensors: dict[str, Tensor], name: str) -> dict[str, Any]:
     """Convert an optimizer's state dict to JSON; its tensors go to `tensors` as NAME/INDEX/KEY."""
     numbers: dict[str, dict[str, Any]] = {}
+    seen: set[int] = set()
     for index, entries in state["state"].items():
         numbers[str(index)] = {}
-        for key, value in entries.items():
-            if isinstance(value, Tensor):
-                tensors[f"{name}/{index}/{key}"] = value
+        for key, value in _flat(entries):
+            if isinstance(value, Tensor):  # those of 8 bits share their tables
+                tensors[f"{name}/{index}/{key}"] = value.clone() if id(value) in seen else value
+                seen.add(id(value))
             else:
                 numbers[str(index)][key] = value
     return {"state": numbers, "param_groups": state["param_groups"]}
+
+
+def _flat(entries: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """List what an optimizer keeps of a parameter; bitsandbytes nests some of it."""
+    for key, value in entries.items():
+        if isinstance(value, Mapping):
+            yield from value.items()
+        else:
+            yield key, value
 
 
 def _joined(numbers: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str) -> dict[str, Any]:

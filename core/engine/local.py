@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from t2i.core.engine.casting import forget_casts
+from t2i.core.engine.eight_bit import in_bits
 from t2i.core.engine.optimizing import Optimizing
 from t2i.core.interfaces.trainer import Trainer, optimizations
 from t2i.core.settings import EngineConfig
@@ -39,7 +40,11 @@ class LocalEngine:
         updates: bool = True,
     ) -> None:
 
-        self._optimizing = Optimizing(optimizations(trainer), settings)
+        chosen = {
+            name: in_bits(optimization, settings.optimizer_bits)
+            for name, optimization in optimizations(trainer).items()
+        }
+        self._optimizing = Optimizing(chosen, settings)
         self._settings = settings
         self._updates = updates
         self.progress = progress

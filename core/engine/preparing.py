@@ -9,7 +9,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from t2i.core.engine.checkpoint import HELPERS
+from t2i.core.engine.eight_bit import in_bits
 from t2i.core.errors import T2IError
+from t2i.core.interfaces.recomputing import recompute
 from t2i.core.interfaces.trainer import Optimization, Trainer, optimizations
 from t2i.core.models.model import Model
 from t2i.core.settings import EngineConfig
@@ -23,7 +25,8 @@ class PreparedStage:
         trainer: The stage's trainer.
         settings: The stage's settings.
         device: The device on which to train.
-        say: Takes a line for each network that is not compiled although `compile` is set.
+        say: Takes a line for each network that is not compiled, or keeps its activations, although
+            a setting asks for it.
 
     Attributes:
         model: The model.
@@ -45,13 +48,20 @@ class PreparedStage:
         self.model = model
         self.trainer = trainer
         self.device = device
-        self.optimizations: Mapping[str, Optimization] = optimizations(trainer)
+        self.optimizations: Mapping[str, Optimization] = {
+            name: in_bits(optimization, settings.optimizer_bits)
+            for name, optimization in optimizations(trainer).items()
+        }
         trained = self._in_optimizers()
         self.encoder_trains = any(p in trained for p in model.text_encoder.parameters())
         for name, module in trainer.modules.items():
             module.to(device)
             if settings.channels_last:
                 module.to(memory_format=torch.channels_last)
+            if not recompute(module, settings.gradient_checkpointing) and (
+                settings.gradient_checkpointing
+            ):
+                say(f"'{name}' keeps its activations: it has no gradient checkpointing")
             if settings.compile and name not in trainer.eager:
                 module.compile()
             elif settings.compile:

@@ -14,6 +14,7 @@ from t2i.core.engine.ema import Ema
 from t2i.core.engine.meter import Meter
 from t2i.core.engine.preparing import PreparedStage, model_modules
 from t2i.core.engine.random_state import random_state, set_random_state
+from t2i.core.engine.warm_start import take_networks
 from t2i.core.errors import UserError
 from t2i.core.io.files import save_tensors, sealed
 from t2i.core.io.processes import everyones
@@ -157,19 +158,22 @@ class Saving:
         """Load the stage's own networks, such as a discriminator, of the run that started this one.
 
         Only its newest checkpoint is looked at; a stage that it was not in begins with fresh ones.
+        A line says what does not fit.
 
         Raises:
-            UserError: They do not fit.
+            UserError: The checkpoint is damaged.
         """
         start = self._context.start
         if start is None or not start.state.begun or start.state.stage != self._plan.index:
             return
         of_model = model_modules(self._context.model)
-        with checkpoint.fitting(start):
-            start.modules({
-                name: module for name, module in self._prepared.saved_modules().items()
-                if name not in of_model
-            })  # fmt: skip
+        own = {
+            name: module for name, module in self._prepared.saved_modules().items()
+            if name not in of_model
+        }  # fmt: skip
+        for name, overlap in take_networks(start, own):
+            if overlap.new:
+                self._context.reporter.say(f"'{name}': {'; '.join(overlap.lines())}")
 
     def _restore(self, saved: Saved) -> None:
         accelerator, meter = self._context.accelerator, self._meter

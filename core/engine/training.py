@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import torch
 from accelerate import Accelerator
 
 from t2i.core.engine import checkpoint
-from t2i.core.engine.adapting import hold_base
+from t2i.core.engine.adapting import hold_again, hold_base
 from t2i.core.engine.checkpoint import Saved
 from t2i.core.engine.context import Plan, RunContext, signal_name
+from t2i.core.engine.eight_bit import check_bits
 from t2i.core.engine.loader import BatchShard
 from t2i.core.engine.longer import check_longer, refit_warm_up, with_budget
 from t2i.core.engine.mending import damaged_models, remake_best
@@ -35,7 +37,7 @@ from t2i.core.engine.session import (
 )
 from t2i.core.engine.signals import stop_requests
 from t2i.core.engine.stage import StageRun
-from t2i.core.engine.warm_start import find_checkpoint, take_weights
+from t2i.core.engine.warm_start import describe, find_checkpoint, same_words, take_weights
 from t2i.core.errors import Interrupted, UserError
 from t2i.core.interfaces.dataset import Broken, Dataset
 from t2i.core.interfaces.noise import seeded
@@ -45,6 +47,7 @@ from t2i.core.models.building import build, stage_settings, stages_of
 from t2i.core.models.loading import base_of
 from t2i.core.models.model import Model
 from t2i.core.models.moved import Moved
+from t2i.core.models.origin import Origin, find_origin
 from t2i.core.models.weights import is_of_base
 from t2i.core.registry.choice import Choice
 from t2i.core.registry.specs import import_object
@@ -67,7 +70,7 @@ def train(
     wrap: Wrap | None = None,
     observer: Observer | None = None,
     device: str | None = None,
-    start: Path | None = None,
+    start: Origin | str | Path | None = None,
 ) -> Run:
     """Train a model from the beginning.
 
@@ -82,8 +85,9 @@ def train(
         wrap: Replaces each stage. None: the stages are used as they are.
         observer: Called between steps, without a change of what is trained. None: nobody.
         device: Device to train on, such as "cpu", "cuda" or "cuda:1". None: the best one.
-        start: Folder of another run of this model, whose weights training starts from. The text
-            encoder must be configured as there. None: fresh weights.
+        start: Weights that training starts from, as far as they fit: a run, a folder or file of
+            another project, a hub name, a safetensors file or a folder of some. None: fresh
+            weights.
 
     Returns:
         The finished run.
@@ -96,6 +100,7 @@ def train(
     """
     run = Run(Path(out))
     config = replace(config, data=in_folder(config.data, None))
+    origin = _origin(start, config)
     dataset = open_dataset(config.data)  # first: if its folder is missing, no run is created
     with (
         Attempt(run) as attempt,
@@ -105,19 +110,22 @@ def train(
     ):
         attempt.taken = accelerator.is_main_process
         dataset.prepare(speaker.say)
-        if start is None:
+        known = origin.config if origin else None
+        if known is None or not same_words(config, known):
             config = replace(config, encoder=_fitted(config.encoder, dataset))
+        if origin is not None:
+            first_decides(accelerator, partial(describe, origin, config, run))
         context = _context(run, config, dataset, accelerator, speaker, wrap)
         context.observer = observer
         attempt.steps = lambda: context.state.step
-        if start is not None:
-            take_weights(context, start)
-        base = hold_base(context, start)
+        overlap = None if origin is None else take_weights(context, origin)
+        base = hold_base(context, origin, overlap)
         first_decides(accelerator, lambda: _check_disk(context))
         if accelerator.is_main_process:
             more = {
                 "device": device,
-                "from": str(start.resolve()) if start else None,
+                "from": origin.recorded if origin else None,
+                **({"from_settings": dict(origin.settings)} if origin and origin.settings else {}),
                 WRITTEN: as_recorded(dataset),
                 **({} if base is None else {"base": base.document()}),
             }
@@ -202,10 +210,13 @@ def resume(
         saved = _newest(context, longer)
         if longer:
             check_longer(context, saved)
-        adapts = config.settings.lora.rank > 0
-        if start:
-            (find_checkpoint if saved and not adapts else take_weights)(context, Path(start))
-        hold_base(context, Path(start) if start else None, base_of(run.config_file))
+        base = base_of(run.config_file)
+        if start and saved and base is None:
+            find_checkpoint(context, Path(start))
+        elif start:
+            take_weights(context, find_origin(start, config.model, document.get("from_settings")))
+        if base is not None:
+            hold_again(context, base)
         where = (
             f"at step {saved.state.step}, from {saved.folder}" if saved else "from the beginning"
         )
@@ -254,6 +265,13 @@ def _newest(context: RunContext, longer: bool) -> Saved | None:
     return saved
 
 
+def _origin(start: Origin | str | Path | None, config: RunConfig) -> Origin | None:
+    """Find the weights that a run starts from, if it does."""
+    if start is None or isinstance(start, Origin):
+        return start
+    return find_origin(start, config.model)
+
+
 def _fitted(choice: Choice[Any], dataset: Dataset) -> Choice[Any]:
     """Complete the encoder's settings from the data set (a vocabulary), if the encoder needs it."""
     fit = registry().encoders[choice.name].fit
@@ -278,10 +296,12 @@ def _context(
 ) -> RunContext:
     """Build the model, its stages and the log of a run that is new or resumed."""
     seeded(config.settings.seed, "weights")
-    # A resumed run holds the files of its encoder, and needs no download.
+    # A resumed run holds the files of its encoder, and needs no download. So does one that starts
+    # from other weights.
     held = (run.model / "text_encoder").is_dir() and run.model not in damaged
     held = held and not config.settings.lora.rank  # it does not hold the weights of its base
-    model: Model = build(config, run.model if held else None).to(accelerator.device)
+    described = run.start if run.start.is_dir() else None
+    model: Model = build(config, run.model if held else described).to(accelerator.device)
     with torch.no_grad():
         model.text_encoder.encode(
             [""]
@@ -314,6 +334,7 @@ def _plans(
                 f"batch_size ({size}) must be a multiple of accumulate ({accumulate}) times the "
                 f"number of processes ({world})"
             )
+        check_bits(settings)
         if settings.cache_views and dataset.endless:
             raise UserError(
                 f"cache_views = {settings.cache_views}: the data set '{config.data.name}' is "

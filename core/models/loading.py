@@ -67,7 +67,7 @@ def load_model(folder: Path) -> Model:
     config = config_of(Located(str(folder), folder, "model"))
     base = base_of(folder / "config.json")
     if base is not None:
-        model = load_base(config, base, what)
+        model = load_base(config, base, folder, what)
         merge_adapters(model, lambda part: _saved(folder, part, what), what)
         return model
     model = _built(config, folder, what)
@@ -91,12 +91,13 @@ def base_of(file: Path) -> Base | None:
     return Base.read(document.get("base") if isinstance(document, dict) else None, str(file))
 
 
-def load_base(config: RunConfig, base: Base, what: str) -> Model:
+def load_base(config: RunConfig, base: Base, assets: Path | None, what: str) -> Model:
     """Load the base that a run changes.
 
     Args:
         config: The configuration of the run.
         base: Where it is.
+        assets: Folder of the run that describes its networks (`Model.save`). None: there is none.
         what: Name of the run, for errors.
 
     Returns:
@@ -109,14 +110,13 @@ def load_base(config: RunConfig, base: Base, what: str) -> Model:
         seeded(config.settings.seed, "weights")
         model = _built(config, None, what)
     else:
-        folder = Run(base.start).model
-        if not folder.is_dir():
-            raise UserError(
-                f"{what}: it changes the weights of {base.start}, which is not there any more: put "
-                "it back there"
-            )
-        model = _built(config, folder, what)
-        load_weights(model, folder)
+        try:
+            theirs = loaded(find(base.start), base.settings)
+        except UserError as error:
+            raise UserError(f"{what}: it changes the weights of {base.start}: {error}") from None
+        model = _built(config, assets, what)
+        for (name, module), (_, other) in zip(model.parts(), theirs.parts(), strict=True):
+            load_state(module, owned_tensors(other), f"{what}: {name} of its base {base.start}")
     base.check(model_hash(model), what)
     return model
 
@@ -205,11 +205,12 @@ def load_checkpoint(folder: Path, run: Run) -> Model:
     verify(folder, what)
     config = run.config()
     base = base_of(run.config_file)
+    described = (place for place in (run.model, run.start) if (place / "text_encoder").is_dir())
+    assets = next(described, None)
     if base is not None:
-        model = load_base(config, base, what)
+        model = load_base(config, base, assets, what)
         merge_adapters(model, lambda part: _averaged(folder, part, what), what)
         return model
-    assets = run.model if (run.model / "text_encoder").is_dir() else None
     model = _built(config, assets, what)
     moved = Moved.of(registry().models[config.model].moved)
 
@@ -274,7 +275,7 @@ def load(
         )
     if place.note:
         note(place.note)
-    return _loaded(place, settings).to(named_device(device)).frozen()
+    return loaded(place, settings).to(named_device(device)).frozen()
 
 
 def find(text: str | Path) -> Located:
@@ -310,17 +311,28 @@ def config_of(place: Located) -> RunConfig:
         run = document.get("run") if isinstance(document, dict) else None
         return RunConfig.parse(run if isinstance(run, dict) else {}, str(file))
     if place.kind == "foreign" or place.run is None:
-        return _loaded(place, {}).config
+        return loaded(place, {}).config
     return place.run.config()
 
 
-def _loaded(place: Located, settings: Mapping[str, Any]) -> Model:
-    """Load the model of a place, on the processor."""
+def loaded(place: Located, settings: Mapping[str, Any]) -> Model:
+    """Load the model of a place, on the processor and in training mode.
+
+    Args:
+        place: The place.
+        settings: Settings for another project's files, by name.
+
+    Returns:
+        The model.
+
+    Raises:
+        UserError: Something is missing or damaged.
+    """
     if place.kind == "checkpoint" and place.run is not None:
         return load_checkpoint(place.path, place.run)
     if place.model_folder is not None:
         return load_model(place.model_folder)
-    return _opened(place.path, settings)
+    return opened(place.path, settings)
 
 
 def _is_opened(folder: Path) -> bool:
@@ -341,8 +353,15 @@ def _openers() -> list[ModelSpec]:
     return [spec for spec in registry().models if spec.open_pretrained]
 
 
-def _opened(path: Path, settings: Mapping[str, Any]) -> Model:
+def opened(path: Path, settings: Mapping[str, Any]) -> Model:
     """Open another project's folder or file with the first plugin that knows it.
+
+    Args:
+        path: The folder or file.
+        settings: Settings that a plugin opens it with, by name.
+
+    Returns:
+        The model, on the processor.
 
     Raises:
         UserError: No plugin knows it. The error says what it is, and what can be opened.

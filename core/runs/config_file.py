@@ -64,12 +64,12 @@ def parse_yaml(text: str) -> Any:
         loader.dispose()
 
 
-def read_config_file(path: Path, model: str) -> Mapping[str, Any]:
+def read_config_file(path: Path, model: str | None) -> Mapping[str, Any]:
     """Read the file of `--config`.
 
     Args:
         path: The file.
-        model: Name of the model that the settings are for.
+        model: Name of the model that the settings are for. None: any.
 
     Returns:
         The settings by name. "model" and "preset" may be among them.
@@ -89,7 +89,7 @@ def read_config_file(path: Path, model: str) -> Mapping[str, Any]:
         raise UserError(
             f"--config {path}: a mapping of settings is expected, such as 'steps: 1000'"
         )
-    if document.get("model", model) != model:
+    if model is not None and document.get("model", model) != model:
         raise UserError(f"--config {path}: it is for model '{document['model']}', not '{model}'")
     return document
 

@@ -127,7 +127,7 @@ def resolve_config(
             be sampled from without it.
         device: Device that preset "auto" is chosen for. None: the best one.
         say: Takes the lines that tell what preset "auto" chose and why.
-        start: Configuration that takes the preset's place: that of the run whose weights training
+        start: Configuration that takes the preset's place: that of the model whose weights training
             starts from. None: the preset.
 
     Returns:
@@ -170,8 +170,13 @@ def _automatic(
 
 
 def _weightless(start: RunConfig) -> dict[str, Any]:
-    """Return the settings of a run as a layer, without the size at which it loaded its images."""
+    """Return the settings of a run as a layer, without the size at which it loaded its images.
+
+    Another project's model names no data set that there is.
+    """
     layer = {key: value for key, value in start.dump().items() if key not in NAMES}
+    if start.data.name not in registry().datasets:
+        return {key: value for key, value in layer.items() if key != "data"}
     data = {key: value for key, value in layer["data"].items() if key != "image_size"}
     return {**layer, "data": data}
 

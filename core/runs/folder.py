@@ -64,6 +64,16 @@ class Run:
         return self.path / "data.json"
 
     @property
+    def from_file(self) -> Path:
+        """File that lists which tensors of other weights the run started with (`--from`)."""
+        return self.path / "from.json"
+
+    @property
+    def start(self) -> Path:
+        """Folder that describes the networks that the run started with (`--from`)."""
+        return self.path / "start"
+
+    @property
     def samples(self) -> Path:
         """Folder of the grids of samples made while training."""
         return self.path / "samples"

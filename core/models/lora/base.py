@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 from t2i.core.errors import UserError
@@ -18,10 +17,12 @@ class Base:
         start: What `--from` named. None: the networks are those that the run's settings build, with
             the pretrained weights that they name.
         hash: Hash of its weights (`model_hash`).
+        settings: Settings that opened it, if it is another project's.
     """
 
-    start: Path | None
+    start: str | None
     hash: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, document: Any, what: str) -> Base | None:
@@ -39,19 +40,20 @@ class Base:
         """
         if document is None:
             return None
-        known = isinstance(document, Mapping)
-        start, digest = (document.get("from"), document.get("hash")) if known else (0, 0)
-        if not (isinstance(start, str | None) and isinstance(digest, str)):
+        told = document if isinstance(document, Mapping) else {"from": 0}
+        start, digest, settings = told.get("from"), told.get("hash"), told.get("settings", {})
+        known = isinstance(start, str | None) and isinstance(digest, str)
+        if not (known and isinstance(settings, Mapping)):
             raise UserError(f"{what}: 'base' must have 'from' and 'hash'; restore the file")
-        return cls(None if start is None else Path(start), digest)
+        return cls(start, str(digest), settings)
 
     def document(self) -> dict[str, Any]:
         """Describe it as JSON.
 
         Returns:
-            Its place and hash.
+            Its place, hash and settings.
         """
-        return {"from": None if self.start is None else str(self.start), "hash": self.hash}
+        return {"from": self.start, "hash": self.hash, "settings": dict(self.settings)}
 
     def check(self, found: str, what: str) -> None:
         """Check that weights are those of the base.

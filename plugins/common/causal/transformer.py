@@ -16,6 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from t2i.core.interfaces.recomputing import Recomputing
 from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.plugins.common.causal.config import Attention, TransformerConfig
 from t2i.plugins.common.diffusion.config import TextMapConfig
@@ -170,7 +171,7 @@ class Layer(nn.Module):
         return out
 
 
-class TokenTransformer(nn.Module, ABC):
+class TokenTransformer(Recomputing, nn.Module, ABC):
     """Base of transformers that predict an image's tokens from a text and the tokens before.
 
     A subclass makes the prefix, the vectors of tokens, and logits. The places of the image may each
@@ -310,7 +311,7 @@ class TokenTransformer(nn.Module, ABC):
             x = x + F.pad(added, (0, 0, p - 1, 0))
         masks = self.masks(prefix, x.shape[1])
         for kind, layer in zip(self.kinds, self.blocks, strict=True):
-            x = layer(x, masks[kind])
+            x = self.through(layer, x, masks[kind])
         return self.ln_f(x), p
 
     def forward(self, tokens: Tensor, text: TextFeatures) -> Tensor:

@@ -246,12 +246,19 @@ class DenoisingTrainer(DiffusionTrainer):
 
     Args:
         config: Settings of the model.
-        networks: The model's networks; the generator must have a network named `unet`.
+        networks: The model's networks.
         text: As of `DiffusionTrainer`.
+        part: As of `DiffusionTrainer`.
     """
 
-    def __init__(self, config: DenoisingSettings, networks: Networks, text: bool = True) -> None:
-        super().__init__(config, networks, text=text)
+    def __init__(
+        self,
+        config: DenoisingSettings,
+        networks: Networks,
+        text: bool = True,
+        part: str = "unet",
+    ) -> None:
+        super().__init__(config, networks, part, text)
         self.config = config
 
     def times(self, noise: Noise) -> Tensor:

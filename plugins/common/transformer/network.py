@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from t2i.core.interfaces.recomputing import Recomputing
 from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.plugins.common.diffusion.text_map import MappedText, conditioned
 from t2i.plugins.common.transformer.attention import CrossAttention
@@ -25,7 +26,7 @@ SENTENCE = "sentence embedding"  # name of the projected sentence in the text's 
 SINUSOIDS = 256  # channels of the sinusoids of a timestep, as in DiT and Stable Diffusion 3
 
 
-class TextTransformer(MappedText):
+class TextTransformer(Recomputing, MappedText):
     """A transformer, called like a `TextUNet`: `transformer(x_t, t, text)`.
 
     The text is one that `condition` was called on. The times t are those that the network's
@@ -97,7 +98,7 @@ class TextTransformer(MappedText):
         words = self.words(text.words)
         for block in self.blocks:
             assert isinstance(block, Block)
-            x, words = block(x, words, c, text.mask)
+            x, words = self.through(block, x, words, c, text.mask)
         x = self.out(modulated(x, *self.modulation(c)))
         output: Tensor = rearrange(
             x, "b (h w) (c p q) -> b c (h p) (w q)", h=height, p=self.patch, q=self.patch

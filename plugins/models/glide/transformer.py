@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from t2i.core.errors import UserError
+from t2i.core.interfaces.recomputing import Recomputing
 from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.plugins.common.text.tokens import TOKENS
 from t2i.plugins.models.glide.config import TransformerConfig
@@ -103,7 +104,7 @@ class TextBlock(nn.Module):
         return out
 
 
-class TextTransformer(nn.Module):
+class TextTransformer(Recomputing, nn.Module):
     """Reads a caption: one vector for each place, and the last one for the whole caption.
 
     Places without a token hold a vector of padding, one for each place, so that no mask is needed.
@@ -150,7 +151,7 @@ class TextTransformer(nn.Module):
         x = self._embedded(text) + self.positional_embedding
         x = torch.where(text.mask[..., None], x, self.padding_embedding.to(x.dtype))
         for block in self.resblocks:
-            x = block(x)
+            x = self.through(block, x)
         x = self.final_ln(x)
         last = x[:, -1]
         if self.sentence is not None:

@@ -33,6 +33,7 @@ from t2i.plugins.common.weights.diffusers_folders import (
 from t2i.plugins.models.ldm.config import LDMConfig
 from t2i.plugins.models.ldm.layout import (
     CLIP_TOKENIZERS,
+    TUNING,
     Layout,
     autoencoder_settings,
     check_tokens,
@@ -101,6 +102,7 @@ class Described:
         document = {
             "model": "ldm",
             "preset": "diffusers",
+            **TUNING,
             "image_size": size,
             **noise_settings(self.scheduler),
             "autoencoder": autoencoder_settings(self.vae, self.source),

@@ -29,6 +29,16 @@ VOCABULARIES = {
 """Files of which a tokenizer needs one, by its class."""
 MISSING = {"vocab.json": "vocab.json and merges.txt"}
 """What errors call a file that needs another one."""
+TUNING: dict[str, Any] = {
+    "lr": 1e-5,
+    "batch_size": 4,
+    "grad_clip": 1.0,
+    "ema_decay": 0.0,
+    "steps": 1000,
+    "keep": 1,
+}
+"""Training settings of a pipeline's model, for `t2i train --from FOLDER`: small steps, and no
+averages of the weights, which would take as much memory as the weights."""
 AGAIN = "get it from where the folder is from"
 
 

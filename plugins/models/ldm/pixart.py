@@ -28,7 +28,7 @@ from t2i.plugins.common.weights.diffusers_folders import (
     square_size,
 )
 from t2i.plugins.models.ldm.config import LDMConfig
-from t2i.plugins.models.ldm.layout import T5_TOKENIZERS, Layout, autoencoder_settings
+from t2i.plugins.models.ldm.layout import T5_TOKENIZERS, TUNING, Layout, autoencoder_settings
 
 LAYOUT = Layout(
     "PixArtAlphaPipeline",
@@ -74,6 +74,7 @@ def from_folder(path: Path, index: Mapping[str, Any]) -> Model:
     document = {
         "model": "ldm",
         "preset": "diffusers",
+        **TUNING,
         "network": "pixart",
         "image_size": square_size(network, path) * 2 ** (len(vae["block_out_channels"]) - 1),
         **noise_settings(scheduler),

@@ -25,6 +25,7 @@ from t2i.plugins.common.weights.diffusers_folders import (
 from t2i.plugins.models.ldm.layout import (
     CLIP_TOKENIZERS,
     T5_TOKENIZERS,
+    TUNING,
     Layout,
     autoencoder_settings,
     check_tokens,
@@ -77,6 +78,7 @@ def from_folder(path: Path, index: Mapping[str, Any]) -> Model:
     document = {
         "model": "ldm",
         "preset": "diffusers",
+        **TUNING,
         "network": "sd3",
         "image_size": square_size(network, path) * 2 ** (len(vae["block_out_channels"]) - 1),
         **PATH,

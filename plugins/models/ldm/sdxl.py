@@ -32,6 +32,7 @@ from t2i.plugins.models.ldm.config import LDMConfig, SizesConfig
 from t2i.plugins.models.ldm.described import UNET_INPUTS
 from t2i.plugins.models.ldm.layout import (
     CLIP_TOKENIZERS,
+    TUNING,
     Layout,
     autoencoder_settings,
     check_tokens,
@@ -85,6 +86,7 @@ def from_folder(path: Path, index: Mapping[str, Any], settings: Mapping[str, Any
     document = {
         "model": "ldm",
         "preset": "diffusers",
+        **TUNING,
         "network": "sdxl",
         "image_size": size,
         "sizes": settings.get("sizes", {}),

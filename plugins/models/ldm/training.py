@@ -32,7 +32,8 @@ def stages(config: LDMConfig, text_encoder: TextEncoder) -> Sequence[Stage]:
         return AutoencoderTrainer(config.autoencoder, networks.generator.autoencoder)
 
     share = config.autoencoder.share
+    part = "transformer" if config.network in ("sd3", "pixart") else "unet"
     own = {"batch_size": config.autoencoder.batch_size or config.batch_size}
     first = Stage("autoencoder", share, autoencoding, own)
-    second = Stage("diffusion", 1 - share, partial(DenoisingTrainer, config))
+    second = Stage("diffusion", 1 - share, partial(DenoisingTrainer, config, part=part))
     return [second] if config.autoencoder.weights else [first, second]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from t2i.core.families.autoregressive import AutoregressiveGenerator, State
+from t2i.core.interfaces.recomputing import Recomputing
 from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.plugins.common.diffusion.text_map import MAP, MappedText, conditioned
 from t2i.plugins.common.tokens.tokenizer import keep_tokenizer, tokenizer_of
@@ -88,7 +89,7 @@ class Sampling:
     mask: Tensor
 
 
-class PartiNetwork(MappedText):
+class PartiNetwork(Recomputing, MappedText):
     """The encoder and the decoder. Normalisation comes first in each block; no layer has a bias.
 
     Input i of the decoder is token i - 1, or the start vector; its output are the logits of token
@@ -139,7 +140,7 @@ class PartiNetwork(MappedText):
         words, mask = text.words[:, :most], text.mask[:, :most]
         x = self._dropped(self.words_in(words) + self.word_positions[: words.shape[1]])
         for block in self.encoder:
-            x = block(x, mask)
+            x = self.through(block, x, mask)
         return replace(text, words=self.encoder_norm(x), mask=mask)
 
     def forward(self, tokens: Tensor, text: TextFeatures) -> Tensor:
@@ -156,7 +157,7 @@ class PartiNetwork(MappedText):
         start = self.start.to(inputs).expand(len(tokens), 1, -1)
         x = self._dropped(torch.cat([start, inputs], 1) + self._added(text))
         for block in self.decoder:
-            x = block(x, text, self.mask)
+            x = self.through(block, x, text, self.mask)
         logits: Tensor = self.head(self.decoder_norm(x))
         return logits
 

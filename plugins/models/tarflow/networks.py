@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from t2i.core.families.flow import FlowRun
+from t2i.core.interfaces.recomputing import Recomputing
 from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.plugins.common.diffusion.text_map import MAP, MAP_SIZE, conditioned
 from t2i.plugins.common.flows.generator import FlowNetwork, SpaceFlow
@@ -41,7 +42,7 @@ def build(config: TarFlowConfig, text: TextShape, assets: Path | None = None) ->
     return generator
 
 
-class TarFlow(FlowNetwork):
+class TarFlow(Recomputing, FlowNetwork):
     """Patches become tokens; blocks turn them into noise, every second one in reverse order.
 
     Args:
@@ -84,7 +85,7 @@ class TarFlow(FlowNetwork):
         total = x.new_zeros(len(x))
         given, without = self._texts(text, run)
         for block in self.blocks:
-            tokens, log_det = block(tokens, given, without, run)
+            tokens, log_det = self.through(block, tokens, given, without, run)
             total = total + log_det
         return tokens, total
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from t2i.core.families.discrete import DiscreteDiffusionGenerator
 from t2i.core.families.token_schedule import DiscreteTokenSchedule
+from t2i.core.interfaces.recomputing import Recomputing
 from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.plugins.common.diffusion.text_map import MAP, MappedText, conditioned
 from t2i.plugins.common.tokens.tokenizer import ImageTokenizer, keep_tokenizer, tokenizer_of
@@ -121,7 +122,7 @@ class VQDiffusionGenerator(DiscreteDiffusionGenerator):
         keep_tokenizer(self.tokenizer, folder)
 
 
-class Transformer(MappedText):
+class Transformer(Recomputing, MappedText):
     """The transformer: blocks of self-attention, cross-attention to the words, and a perceptron.
 
     Args:
@@ -196,7 +197,7 @@ class Transformer(MappedText):
         if self.sentence is not None:
             h = h + self.sentence(text.sentence)[:, None]
         for block in self.blocks:
-            h = block(h, t, text.words, text.mask[:, None, None])
+            h = self.through(block, h, t, text.words, text.mask[:, None, None])
         logits: Tensor = self.logits(self.norm(h))
         return logits
 

@@ -1,10 +1,12 @@
 """A run that starts from the weights of another one."""
 
 import json
+import shutil
 import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from t2i.core.engine import resume, train
 from t2i.core.engine.automatic import Training, resolve
@@ -12,7 +14,6 @@ from t2i.core.engine.reporting import Silent
 from t2i.core.errors import UserError
 from t2i.core.io.files import load_tensors
 from t2i.core.runs.configure import resolve_config
-from t2i.core.runs.folder import Run
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -78,8 +79,6 @@ def test_a_start_that_was_killed_before_its_first_checkpoint_starts_from_the_wei
     before = weights(other, 3, "generator")
     for path in (other.summary_file, other.metrics_file):
         path.unlink()
-    import shutil
-
     shutil.rmtree(other.checkpoints)
     shutil.rmtree(other.model)
     resume(other.path, reporter=Silent())
@@ -87,21 +86,67 @@ def test_a_start_that_was_killed_before_its_first_checkpoint_starts_from_the_wei
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def told(run):
+    return json.loads(run.from_file.read_text())
+
+
+def test_other_settings_take_what_fits_and_say_what_does_not(tmp_path, capsys):
+    run = first(tmp_path)
+    config = resolve(Training(None, None, {"steps": 2}, sets=["width=4"], start=run.path), str)
+    other = train(config, tmp_path / "other", start=run.path)
+    said = capsys.readouterr().err
+    assert f"from {run.path}: fits: " in said
+    assert "new: " in said
+    assert "of them for their shape, such as generator." in said
+    shapes = told(other)["other_shape"]
+    assert shapes
+    assert all(pair["theirs"] != pair["ours"] for pair in shapes.values())
+    assert set(shapes) <= set(told(other)["new"])
+    assert set(told(other)["fits"]).isdisjoint(told(other)["new"])
+
+
+def test_a_preset_beside_from_brings_its_settings_and_keeps_the_vocabulary(tmp_path):
+    run = first(tmp_path)
+    config = resolve(Training(None, "tiny", start=run.path), str)
+    assert config.settings.width != 12
+    assert config.encoder == run.config().encoder
+
+
+def test_a_checkpoint_of_an_unfinished_run_is_started_from(tmp_path):
+    run = first(tmp_path)
+    shutil.rmtree(run.model)
+    other = begin(run, tmp_path / "other", steps=2)
+    averages = load_tensors(run.checkpoints / "step-6" / "ema.safetensors", "x")
+    ours = weights(other, 0, "generator")
+    for name, average in averages.items():
+        part, _, own = name.partition(".")
+        if part == "generator":
+            assert torch.equal(ours[own], average)
+
+
+def test_a_file_of_tensors_is_placed_by_its_names(tmp_path):
+    run = first(tmp_path)
+    theirs = load_tensors(run.model / "generator.safetensors", "x")
+    save_file({**theirs, "unknown": torch.zeros(2)}, tmp_path / "w.safetensors")
+    wanted = Training("toy", sets=["width=12", "steps=2"], start=tmp_path / "w.safetensors")
+    other = train(resolve(wanted, str), tmp_path / "other", reporter=Silent(), start=wanted.start)
+    ours = weights(other, 0, "generator")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert told(other)["left_out"] == ["unknown"]
+    with pytest.raises(UserError, match="name it with --model"):
+        resolve(Training(None, start=wanted.start), str)
+
+
 def test_what_cannot_be_started_from_says_why(tmp_path):
     run, out = first(tmp_path), tmp_path / "other"
-    with pytest.raises(UserError, match=r"--from nowhere: no run: it has no config.json"):
-        resolve(Training(None, start=Run(out).path.with_name("nowhere").relative_to(tmp_path)), str)
-    with pytest.raises(UserError, match="a run of model 'toy', not 'ldm'"):
-        resolve(Training("ldm", start=run.path), str)
-    with pytest.raises(UserError, match="leave out --preset"):
-        resolve(Training(None, "tiny", start=run.path), str)
-    with pytest.raises(UserError, match=r"do not fit|does not fit|width"):
-        begin(run, out, "width=4")
-    with pytest.raises(UserError, match="leave out --encoder"):
-        begin(run, out, "encoder.frozen=true")
-    assert not out.exists()
-    import shutil
-
-    shutil.rmtree(run.model)
-    with pytest.raises(UserError, match="it has no model yet"):
+    with pytest.raises(UserError, match=r"--from .*nowhere: no such file or directory"):
+        resolve(Training(None, start=tmp_path / "nowhere"), str)
+    save_file({"strange": torch.zeros(2)}, tmp_path / "x.safetensors")
+    config = resolve_config("toy", overrides={"steps": 2})
+    with pytest.raises(UserError, match=r"no tensor fits model 'toy'.*new: .*left out: 1"):
+        train(config, out, reporter=Silent(), start=tmp_path / "x.safetensors")
+    damaged = run.model / "generator.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-8])
+    with pytest.raises(UserError, match=r"generator\.safetensors"):
         begin(run, out)
+    assert not out.exists()

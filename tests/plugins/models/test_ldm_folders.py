@@ -280,7 +280,7 @@ def test_from_the_command_line(sd, tmp_path, monkeypatch, capfd):
 
 def test_our_own_runs_are_told_without_asking_any_plugin(sd, tmp_path, monkeypatch):
     load(sd[1], "cpu").save(tmp_path / "run" / "model")
-    monkeypatch.setattr("t2i.core.models.loading._opened", None)
+    monkeypatch.setattr("t2i.core.models.loading.opened", None)
     load(tmp_path / "run", "cpu")
     load(tmp_path / "run" / "model", "cpu")
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from t2i.core.interfaces.recomputing import Recomputing
 from t2i.plugins.common.diffusion.adm.config import AdmConfig
 
 
@@ -85,7 +86,7 @@ class Block(nn.Module):
         raise NotImplementedError
 
 
-class Row(nn.Sequential):
+class Row(Recomputing, nn.Sequential):
     """Blocks that are run in order, or a convolution."""
 
     def forward(self, x: Tensor, emb: Tensor, text: Vectors | None) -> Tensor:  # type: ignore[override]
@@ -100,7 +101,8 @@ class Row(nn.Sequential):
             Output of the last, float (B, C', h', w').
         """
         for block in self:
-            x = block(x, emb, text) if isinstance(block, Block) else block(x)
+            more = (emb, text) if isinstance(block, Block) else ()
+            x = self.through(block, x, *more)
         return x
 
 
