@@ -119,6 +119,13 @@ ALONE = ("resume", "on_nan", "as_json", "device", "steps", "minutes", "data_dir"
     help="New folder (default: under runs/).",
 )
 @click.option(
+    "--lora",
+    type=click.IntRange(1),
+    metavar="RANK",
+    help="Train adapters of this rank in place of the weights that --from names. lora.alpha, "
+    "lora.targets, lora.text_encoder and others are settings.",
+)
+@click.option(
     "--low-memory",
     is_flag=True,
     help="Fit a small card, at the cost of time: gradient checkpointing, one image at a time, "
@@ -148,7 +155,7 @@ def train(
     batch_size: int | str | None, accumulate: int | str | None, device: str | None,
     precision: str | None, seed: int | None, keep: int | None,
     on_nan: str | None, encoder: str | None, sets: tuple[str, ...], config: Path | None,
-    out: Path | None, low_memory: bool,
+    out: Path | None, lora: int | None, low_memory: bool,
     dry_run: bool, resume: str | None, start: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Train a model.
@@ -166,6 +173,7 @@ def train(
     t2i train --resume runs/a --minutes 10       # a longer budget: 10 minutes in all
     t2i train --from runs/a --data-dir OTHER     # a new run that starts from its weights
     t2i train --from FOLDER --data-dir MY_IMAGES # tune the Stable Diffusion in a folder
+    t2i train --from FOLDER --lora 16 --data-dir MY_IMAGES --set lr=1e-4    # a LoRA for it
     """
     from t2i.core.models.locating import located_run
 
@@ -189,7 +197,7 @@ def train(
     engine = {
         "steps": steps, "minutes": minutes, "image_size": image_size, "batch_size": batch_size,
         "accumulate": accumulate, "precision": precision, "seed": seed, "keep": keep,
-        "on_nan": on_nan
+        "on_nan": on_nan, "lora": None if lora is None else {"rank": lora},
     }  # fmt: skip
     options = option_layer(engine, data=data, data_dir=data_dir, encoder=encoder)
     if model is not None:

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 
 from t2i.core.engine import checkpoint
 from t2i.core.engine.adapting import hold_again, hold_base
+from t2i.core.engine.asking import sample_asked
 from t2i.core.engine.checkpoint import Saved
 from t2i.core.engine.context import Plan, RunContext, signal_name
 from t2i.core.engine.eight_bit import check_bits
@@ -120,6 +121,10 @@ def train(
         attempt.steps = lambda: context.state.step
         overlap = None if origin is None else take_weights(context, origin)
         base = hold_base(context, origin, overlap)
+        first_decides(
+            accelerator,
+            partial(sample_asked, dataset, context.model, config.settings.seed, speaker.say),
+        )
         first_decides(accelerator, lambda: _check_disk(context))
         if accelerator.is_main_process:
             more = {

@@ -162,11 +162,6 @@ def load_weights(model: Model, folder: Path) -> None:
     """
     what = f"model {folder}"
     moved = Moved.of(registry().models[model.config.model].moved)
-    if base_of(folder / "config.json") is not None:
-        whole = load_model(folder)
-        for (_, module), (_, theirs) in zip(model.parts(), whole.parts(), strict=True):
-            load_state(module, owned_tensors(theirs), what)
-        return
     for name, module in model.parts():
         state = moved.part(name, lambda part: _saved(folder, part, what))
         load_state(module, state, f"{what}: {name}.safetensors")

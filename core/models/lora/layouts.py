@@ -95,14 +95,13 @@ def pairs_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list
     alphas = {name.removesuffix(ALPHA): name for name in tensors if name.endswith(ALPHA)}
     known = {name for own in found.values() for name in own.values()} | set(alphas.values())
     changed = {layer for name in tensors if name not in known for layer in _owners(name)}
-    told = _settings(metadata)
     pairs = []
     for raw, names in found.items():
         if len(names) < 2 or raw in changed or not _fit(tensors, names):
             continue
         down, up = tensors[names["down"]], tensors[names["up"]]
         layer = _layer(raw, names["down"])
-        alpha = float(tensors[alphas[raw]]) if raw in alphas else told(layer)
+        alpha = float(tensors[alphas[raw]]) if raw in alphas else _told_alpha(metadata, layer)
         own = (names["down"], names["up"], *([alphas[raw]] if raw in alphas else []))
         pairs.append(Pair(layer, down, up, alpha, own))
     return pairs
@@ -130,21 +129,17 @@ def _layer(raw: str, name: str) -> str:
     return f"{place}.{spelt.get(last, last)}"
 
 
-class _settings:
-    """peft's settings in the metadata: calling it with a layer's name gives the alpha, or None."""
-
-    def __init__(self, metadata: Mapping[str, str]) -> None:
-        try:
-            document = json.loads(metadata.get(METADATA, "{}"))
-        except (ValueError, RecursionError):
-            document = {}
-        self._told: dict[str, object] = document if isinstance(document, dict) else {}
-
-    def __call__(self, layer: str) -> float | None:
-        part, _, rest = layer.partition(".")
-        patterns = self._told.get(f"{part}.alpha_pattern")
-        alpha = self._told.get(f"{part}.lora_alpha")
-        for pattern, own in (patterns if isinstance(patterns, dict) else {}).items():
-            if rest == pattern or rest.endswith(f".{pattern}"):
-                alpha = own
-        return float(alpha) if isinstance(alpha, int | float) else None
+def _told_alpha(metadata: Mapping[str, str], layer: str) -> float | None:
+    """Return the alpha that peft's settings in the metadata name for a layer, if they do."""
+    try:
+        told = json.loads(metadata.get(METADATA, "{}"))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(told, dict):
+        return None
+    part, _, rest = layer.partition(".")
+    patterns, alpha = told.get(f"{part}.alpha_pattern"), told.get(f"{part}.lora_alpha")
+    for pattern, own in (patterns if isinstance(patterns, dict) else {}).items():
+        if rest == pattern or rest.endswith(f".{pattern}"):
+            alpha = own
+    return float(alpha) if isinstance(alpha, int | float) else None

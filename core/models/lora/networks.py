@@ -1,4 +1,4 @@
-"""The networks of a model that a LoRA can change, and the names that files have for their layers."""
+"""The networks of a model that a LoRA can change, and the names of their layers in files."""
 
 from __future__ import annotations
 
