@@ -149,7 +149,8 @@ def sample(
     model: str | None, run: str | None, sampler: str | None, steps: int | None,
     guidance: float | None, sets: tuple[str, ...], texts: tuple[str, ...], prompts: Path | None,
     features: Path | None, guide: str | None, guide_scale: float, upsample: tuple[str, ...],
-    loras: tuple[str, ...], count: int, interpolate: tuple[Path, Path] | None, seed: int, batch_size: int | None,
+    loras: tuple[str, ...], count: int, interpolate: tuple[Path, Path] | None, seed: int,
+    batch_size: int | None,
     device: str | None,
     out: Path | None, as_json: bool, further: Further,
 ) -> None:  # fmt: skip

@@ -228,7 +228,7 @@ def load_checkpoint(folder: Path, run: Run) -> Model:
 
 
 def _averaged(folder: Path, part: str, what: str) -> Mapping[str, Tensor]:
-    """Read the tensors of a part from a checkpoint, with averages in place of those that have one."""
+    """Read the tensors of a part from a checkpoint, with averages where there are some."""
     averages = load_tensors(folder / "ema.safetensors", what)
     beginning = f"{AVERAGED[part]}."
     own = {
