@@ -128,8 +128,9 @@ ALONE = ("resume", "on_nan", "as_json", "device", "steps", "minutes", "data_dir"
 @click.option(
     "--low-memory",
     is_flag=True,
-    help="Fit a small card, at the cost of time: gradient checkpointing, one image at a time, "
-    "cached latents and text; on a GPU bf16, and 8-bit Adam if bitsandbytes is installed.",
+    help="Fit a small card, at the cost of time: gradient checkpointing, cached latents and text; "
+    "on a GPU bf16, and 8-bit Adam if bitsandbytes is installed. With --from FOLDER also one image "
+    "at a time.",
 )
 @click.option("--dry-run", is_flag=True, help="Print all settings that would be used, and stop.")
 @run_option(
@@ -251,12 +252,17 @@ def _refuse_beside_resume(ctx: click.Context) -> None:
 
 
 def _print_settings(config: RunConfig, as_json: bool) -> None:
+    from t2i.core.runs.configure import is_there
+
+    document = config.dump()
+    if not is_there(config.data):
+        del document["data"]  # it is still to be named
     if as_json:
-        answer_json(config.dump())
+        answer_json(document)
         return
     import yaml
 
-    answer(yaml.safe_dump(config.dump(), sort_keys=False).rstrip())
+    answer(yaml.safe_dump(document, sort_keys=False).rstrip())
 
 
 def _name_presets(config: RunConfig) -> None:

@@ -84,11 +84,12 @@ def resolve(wanted: Training, say: Callable[[str], None], meter: Meter | None = 
     )  # fmt: skip
     if theirs is not None and start is None and not _names_encoder(wanted):
         config = _with_vocabulary(config, theirs)
-    if origin is not None and start is not None and origin.foreign:
+    tunes = origin is not None and origin.foreign and start is not None
+    if origin is not None and start is not None and tunes:
         say(f"settings of {origin.name}: {_told(start)}")
     if wanted.low_memory:
-        config = save_memory(config, _given(wanted), named_device(wanted.device), say)
-        left -= {"accumulate"}
+        device = named_device(wanted.device)
+        config = save_memory(config, _given(wanted), device, say, split=tunes)
     return settle(config, left, wanted.device, say, meter)
 
 
@@ -98,7 +99,7 @@ def _names_encoder(wanted: Training) -> bool:
 
 
 def _given(wanted: Training) -> set[str]:
-    """Name the settings and sections that the user has set."""
+    """Name the settings and sections that the user has set, or left to the program."""
     file = read_config_file(wanted.config_file, None) if wanted.config_file else {}
     layers = [file, wanted.options, wanted.more, *map(parse_set, wanted.sets)]
     return {name for layer in layers for name, value in layer.items() if value not in (None, {})}

@@ -7,6 +7,8 @@ from functools import cache
 import torch
 from torch.nn import functional as F
 
+from t2i.core.settings import EngineConfig
+
 
 @cache
 def casts_once() -> bool:
@@ -23,6 +25,19 @@ def casts_once() -> bool:
         with torch.no_grad():
             F.linear(x, weight)
         return F.linear(x, weight).requires_grad
+
+
+def keeps_casts(settings: EngineConfig) -> bool:
+    """Tell whether training keeps the weights that it has cast.
+
+    Args:
+        settings: The settings.
+
+    Returns:
+        Whether it does. With gradient checkpointing it does not, as they take half as much memory
+        as the weights: each block casts its own when it is computed.
+    """
+    return casts_once() and not settings.gradient_checkpointing
 
 
 def forget_casts() -> None:

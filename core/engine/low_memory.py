@@ -11,17 +11,22 @@ import torch
 
 from t2i.core.engine.eight_bit import PACKAGE
 from t2i.core.io import launched
-from t2i.core.runs.configure import RunConfig, open_dataset
+from t2i.core.runs.configure import RunConfig, is_there, open_dataset
 from t2i.core.settings import Augment
 
 
 def save_memory(
-    config: RunConfig, given: Collection[str], device: torch.device, say: Callable[[str], None]
+    config: RunConfig,
+    given: Collection[str],
+    device: torch.device,
+    say: Callable[[str], None],
+    *,
+    split: bool,
 ) -> RunConfig:
     """Choose the settings with which training takes the least memory, and report them.
 
-    Blocks are computed again, images pass one at a time, and latents and text are computed once,
-    before training, if no image is augmented. On a GPU numbers are bf16 where it has them, and
+    Blocks are computed again, and latents and text are computed once, before training, if no image
+    is augmented. On a GPU numbers are bf16 where it has them, and
     optimizers keep 8 bits where bitsandbytes is installed.
 
     Args:
@@ -29,6 +34,8 @@ def save_memory(
         given: Names of the settings that the user has set. They stay.
         device: The device on which to train.
         say: Takes a line.
+        split: Whether images may pass one at a time. Models that compare the images of a batch need
+            more.
 
     Returns:
         The configuration with these settings.
@@ -38,9 +45,10 @@ def save_memory(
     """
     settings = config.settings
     wished: dict[str, Any] = {"gradient_checkpointing": True}
-    if not launched.several():
+    if split and not launched.several():
         wished["accumulate"] = settings.batch_size
-    if settings.augment == Augment() and not open_dataset(config.data).endless:
+    endless = not is_there(config.data) or open_dataset(config.data).endless
+    if settings.augment == Augment() and not endless:
         wished["cache_views"] = max(1, settings.cache_views)
     if device.type == "cuda":
         wished |= {"precision": "bf16"} if torch.cuda.is_bf16_supported() else {}

@@ -25,8 +25,8 @@ class PreparedStage:
         trainer: The stage's trainer.
         settings: The stage's settings.
         device: The device on which to train.
-        say: Takes a line for each network that is not compiled, or keeps its activations, although
-            a setting asks for it.
+        say: Takes a line for each network that is not compiled although `compile` is set, and one
+            if no network has the gradient checkpointing that is set.
 
     Attributes:
         model: The model.
@@ -54,14 +54,14 @@ class PreparedStage:
         }
         trained = self._in_optimizers()
         self.encoder_trains = any(p in trained for p in model.text_encoder.parameters())
+        again = settings.gradient_checkpointing
+        able = [recompute(module, again) for module in trainer.modules.values()]
+        if again and not any(able):
+            say(f"gradient_checkpointing: {', '.join(trainer.modules)} cannot, and keep everything")
         for name, module in trainer.modules.items():
             module.to(device)
             if settings.channels_last:
                 module.to(memory_format=torch.channels_last)
-            if not recompute(module, settings.gradient_checkpointing) and (
-                settings.gradient_checkpointing
-            ):
-                say(f"'{name}' keeps its activations: it has no gradient checkpointing")
             if settings.compile and name not in trainer.eager:
                 module.compile()
             elif settings.compile:

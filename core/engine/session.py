@@ -16,7 +16,7 @@ from accelerate.utils import AutocastKwargs
 
 from t2i.core.devices import named_device
 from t2i.core.engine import checkpoint
-from t2i.core.engine.casting import casts_once
+from t2i.core.engine.casting import keeps_casts
 from t2i.core.engine.reporting import Reporter, Silent, default_reporter
 from t2i.core.errors import Crash, Interrupted, T2IError, UserError, of_system
 from t2i.core.io import launched
@@ -26,6 +26,7 @@ from t2i.core.io.locks import LOCK, folder_lock, take_folder
 from t2i.core.io.processes import first, leave, set_variable
 from t2i.core.runs.configure import RunConfig
 from t2i.core.runs.folder import Run
+from t2i.core.settings import EngineConfig
 
 ERROR = "error.txt"
 """File in a run with the traceback of the error that ended it."""
@@ -55,7 +56,7 @@ def session(
     """
     if config.settings.threads:
         torch.set_num_threads(config.settings.threads)
-    accelerator = _accelerator(config.settings.precision, device)
+    accelerator = _accelerator(config.settings, device)
     if config.settings.precision == "fp16" and accelerator.device.type == "cpu":
         raise UserError("precision = fp16 needs a GPU: set precision=bf16, or no")
     if accelerator.num_processes > 1:
@@ -70,7 +71,7 @@ def session(
         speaker.close()
 
 
-def _accelerator(precision: str, name: str | None) -> Accelerator:
+def _accelerator(settings: EngineConfig, name: str | None) -> Accelerator:
     """Make the accelerator of a run. Only a single process may name the number of a device."""
     launched.check_complete()
     device, several = named_device(name), launched.several()
@@ -83,12 +84,12 @@ def _accelerator(precision: str, name: str | None) -> Accelerator:
     # from them. The processes of a group stay joined.
     AcceleratorState._reset_state(reset_partial_state=not several)
     # Updates empty the cache of cast weights (`forget_casts`), which outlives them within a step.
-    casts = AutocastKwargs(cache_enabled=casts_once())
+    casts = AutocastKwargs(cache_enabled=keeps_casts(settings))
     named = name is not None and not several and device.type != "cpu"
     with set_variable(ACCELERATE_DEVICE, str(device)) if named else nullcontext():
         # Without cpu=True, accelerate does not join processes without GPUs into a group.
         accelerator = Accelerator(
-            mixed_precision=precision, cpu=device.type == "cpu", kwargs_handlers=[casts]
+            mixed_precision=settings.precision, cpu=device.type == "cpu", kwargs_handlers=[casts]
         )
     if accelerator.device.type == "cuda":
         torch.cuda.set_device(accelerator.device)

@@ -38,7 +38,7 @@ from t2i.core.engine.session import (
 )
 from t2i.core.engine.signals import stop_requests
 from t2i.core.engine.stage import StageRun
-from t2i.core.engine.warm_start import describe, find_checkpoint, same_words, take_weights
+from t2i.core.engine.warm_start import describe, find_checkpoint, take_weights
 from t2i.core.errors import Interrupted, UserError
 from t2i.core.interfaces.dataset import Broken, Dataset
 from t2i.core.interfaces.noise import seeded
@@ -48,12 +48,12 @@ from t2i.core.models.building import build, stage_settings, stages_of
 from t2i.core.models.loading import base_of
 from t2i.core.models.model import Model
 from t2i.core.models.moved import Moved
-from t2i.core.models.origin import Origin, find_origin
+from t2i.core.models.origin import Origin, find_origin, same_words
 from t2i.core.models.weights import is_of_base
 from t2i.core.registry.choice import Choice
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import RunConfig, open_dataset
+from t2i.core.runs.configure import RunConfig, is_there, open_dataset
 from t2i.core.runs.folder import Run
 from t2i.core.runs.recognising import in_folder
 from t2i.core.runs.record import BrokenFile, Log, peak_memory, write_config, write_contents
@@ -102,6 +102,8 @@ def train(
     run = Run(Path(out))
     config = replace(config, data=in_folder(config.data, None))
     origin = _origin(start, config)
+    if origin is not None and not is_there(config.data):
+        raise UserError(f"--from {origin.name}: say which images to train on, with --data-dir DIR")
     dataset = open_dataset(config.data)  # first: if its folder is missing, no run is created
     with (
         Attempt(run) as attempt,
@@ -306,7 +308,8 @@ def _context(
     held = (run.model / "text_encoder").is_dir() and run.model not in damaged
     held = held and not config.settings.lora.rank  # it does not hold the weights of its base
     described = run.start if run.start.is_dir() else None
-    model: Model = build(config, run.model if held else described).to(accelerator.device)
+    made = build(config, run.model if held else described, fresh=not held)
+    model: Model = made.to(accelerator.device)
     with torch.no_grad():
         model.text_encoder.encode(
             [""]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from t2i.core.devices import best_device
-from t2i.core.engine.casting import casts_once
+from t2i.core.engine.casting import keeps_casts
 from t2i.core.engine.ema import Ema
 from t2i.core.engine.local import LocalEngine
 from t2i.core.engine.preparing import PreparedStage
@@ -73,7 +73,7 @@ class Trial:
         features = _features(self._encoder, captions, device)
         encode = self._encoder.encode if prepared.encoder_trains else lambda _: features
         noise = StepNoise(0, 0, 0, count, count, device)
-        cached = casts_once()
+        cached = keeps_casts(settings)
         dtype, autocast = DTYPES.get(settings.precision), settings.precision != "no"
 
         def step() -> None:

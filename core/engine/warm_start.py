@@ -16,7 +16,7 @@ from t2i.core.errors import UserError
 from t2i.core.io.files import write_json
 from t2i.core.models.locating import run_around
 from t2i.core.models.moved import Moved
-from t2i.core.models.origin import PARTS, Origin, named_files
+from t2i.core.models.origin import PARTS, Origin, named_files, same_words
 from t2i.core.models.overlap import Overlap
 from t2i.core.models.weights import owned_tensors
 from t2i.core.registry.tables import registry
@@ -140,22 +140,3 @@ def _kept(config: RunConfig, origin: Origin) -> list[str]:
     ]  # fmt: skip
     kept = ["text_encoder." if name == "encoder" else f"generator.{name}." for name in named]
     return kept if same_words(config, theirs) else [*kept, "text_encoder."]
-
-
-def same_words(config: RunConfig, theirs: RunConfig) -> bool:
-    """Tell whether two text encoders know the same words.
-
-    Args:
-        config: A configuration.
-        theirs: Another one.
-
-    Returns:
-        Whether they are of the same kind, with the same lists in their settings: the vocabulary.
-    """
-    if config.encoder.name != theirs.encoder.name:
-        return False
-    other = theirs.encoder.config.model_dump()
-    return all(
-        value == other.get(name) for name, value in config.encoder.config.model_dump().items()
-        if isinstance(value, (list, tuple))
-    )  # fmt: skip

@@ -20,7 +20,13 @@ from t2i.core.runs.configure import RunConfig
 from t2i.core.settings import STAGE_SETTINGS, WHOLE_RUN, ModelConfig
 
 
-def build(config: RunConfig, assets: Path | None = None, *, helpers: bool = True) -> Model:
+def build(
+    config: RunConfig,
+    assets: Path | None = None,
+    *,
+    helpers: bool = True,
+    fresh: bool | None = None,
+) -> Model:
     """Build a model with fresh weights, drawn from torch's global generator.
 
     Args:
@@ -28,6 +34,8 @@ def build(config: RunConfig, assets: Path | None = None, *, helpers: bool = True
         assets: Folder of a saved model whose assets are used; the caller loads its weights
             afterwards. None to build the model without saved files.
         helpers: Whether to build the networks that only training needs, too.
+        fresh: Whether these are new, so that they load weights that settings name. None: they are
+            if there is no saved model.
 
     Returns:
         The model.
@@ -43,9 +51,10 @@ def build(config: RunConfig, assets: Path | None = None, *, helpers: bool = True
         config.settings, text_encoder.shape, assets / "generator" if assets else None
     )
     check_family(generator, spec)
+    new = assets is None if fresh is None else fresh
     made: Mapping[str, nn.Module] = {}
     if helpers and spec.helpers:
-        made = import_object(spec.helpers)(config.settings, text_encoder.shape, assets is None)
+        made = import_object(spec.helpers)(config.settings, text_encoder.shape, new)
     if config.settings.channels_last:
         for module in (generator, *made.values()):
             module.to(memory_format=torch.channels_last)

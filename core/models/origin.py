@@ -11,6 +11,7 @@ from torch import Tensor
 
 from t2i.core.errors import UserError
 from t2i.core.io.files import MANIFEST, json_object, load_tensors, verify
+from t2i.core.io.terminal import note
 from t2i.core.models.identify import shapes_of
 from t2i.core.models.loading import (
     base_of,
@@ -77,13 +78,14 @@ class Origin:
             config: The run's configuration.
 
         Returns:
-            Whether model and text encoder are the same, with the same settings for files of
-            pretrained weights.
+            Whether model, text encoder and vocabulary are the same, with the same settings for
+            files of pretrained weights.
         """
         own = self.config
         return (
             own is not None
-            and (own.model, own.encoder.name) == (config.model, config.encoder.name)
+            and own.model == config.model
+            and same_words(own, config)
             and named_files(own) == named_files(config)
         )
 
@@ -170,6 +172,8 @@ def find_origin(
         if place.kind == "foreign":
             made = opened(place.path, settings)
             return Origin(place.name, made.config, settings, place, model=made)
+        if place.note:
+            note(place.note)
         return Origin(place.name, config_of(place), settings, place)
     except UserError as error:
         files = tensor_files(Path(str(text)).expanduser())
@@ -246,6 +250,25 @@ def named_files(config: RunConfig) -> dict[str, Any]:
     """
     document = {**config.settings.model_dump(), "encoder": config.encoder.dump()}
     return {name: value for name, value in _leaves(document) if name.split(".")[-1] in FILES}
+
+
+def same_words(config: RunConfig, theirs: RunConfig) -> bool:
+    """Tell whether two text encoders know the same words.
+
+    Args:
+        config: A configuration.
+        theirs: Another one.
+
+    Returns:
+        Whether they are of the same kind, with the same lists in their settings: the vocabulary.
+    """
+    if config.encoder.name != theirs.encoder.name:
+        return False
+    other = theirs.encoder.config.model_dump()
+    return all(
+        value == other.get(name) for name, value in config.encoder.config.model_dump().items()
+        if isinstance(value, (list, tuple))
+    )  # fmt: skip
 
 
 def _leaves(document: Any, name: str = "") -> Iterator[tuple[str, Any]]:

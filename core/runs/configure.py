@@ -147,6 +147,11 @@ def resolve_config(
     given += [(f"--set {text}", parse_set(text)) for text in sets]
     given += [("settings", more)] if more else []
     refuse_names(given)
+    if start is not None and not is_there(start.data):
+        if any(layer.get("data") for layer in (file, *(layer for _, layer in given))):
+            first = (first[0], {key: value for key, value in first[1].items() if key != "data"})
+        else:
+            data_needed = False
     layers = with_data_set([first, (str(config_file), file), *given])
     if preset == AUTO and start is None:
         where, known = layers[0]
@@ -170,15 +175,22 @@ def _automatic(
 
 
 def _weightless(start: RunConfig) -> dict[str, Any]:
-    """Return the settings of a run as a layer, without the size at which it loaded its images.
-
-    Another project's model names no data set that there is.
-    """
+    """Return the settings of a run as a layer, without the size at which it loaded its images."""
     layer = {key: value for key, value in start.dump().items() if key not in NAMES}
-    if start.data.name not in registry().datasets:
-        return {key: value for key, value in layer.items() if key != "data"}
     data = {key: value for key, value in layer["data"].items() if key != "image_size"}
     return {**layer, "data": data}
+
+
+def is_there(data: Choice[DataConfig]) -> bool:
+    """Tell whether a data set is installed. Another project's model names none.
+
+    Args:
+        data: The data set.
+
+    Returns:
+        Whether it is.
+    """
+    return data.name in registry().datasets
 
 
 def _preset(model: str, preset: str) -> Preset:

@@ -125,7 +125,7 @@ def test_weights_are_cast_once_until_they_change():
 
 def steps(monkeypatch, cached):
     """Return the weights after two steps of a GAN with a double backward, and the casts of one."""
-    monkeypatch.setattr(trial, "casts_once", lambda: cached)
+    monkeypatch.setattr(trial, "keeps_casts", lambda settings: cached)
     torch.manual_seed(0)
     made = Trial(resolve_config("dfgan", sets=[*SMALL, "precision=bf16"]), "gan", CPU)
     trained = [p for o in made.prepared.optimizations.values() for p in o.parameters]
