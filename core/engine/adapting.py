@@ -144,9 +144,12 @@ def _inject(model: Model, trainer: Trainer, lora: Lora) -> dict[Tensor, list[nn.
             continue
         alpha = lora.rank if lora.alpha is None else lora.alpha
         config = peft.LoraConfig(
-            r=lora.rank, lora_alpha=alpha, lora_dropout=lora.dropout, target_modules=[*names]
-        )
-        peft.inject_adapter_in_model(config, root, adapter_name=NAME)
+            r=lora.rank, lora_alpha=alpha, lora_dropout=lora.dropout,
+            target_modules=[f"network.{name}" for name in names],
+        )  # fmt: skip
+        # In a holder, because peft reads a network's attribute `config`, which is ours here.
+        holder = nn.ModuleDict({"network": root})
+        peft.inject_adapter_in_model(config, holder, adapter_name=NAME)
         for name, layer in names.items():
             new: Any = root.get_submodule(name)
             assert isinstance(layer.weight, Tensor)
