@@ -101,7 +101,7 @@ def test_adapters_that_no_gradient_reaches_are_reported(tmp_path, monkeypatch):
         x = F.linear(x, self.out.weight, self.out.bias)
         return torch.tanh(x).view(-1, 3, self.image_size, self.image_size)
 
-    monkeypatch.setattr(sys.modules["t2i_toy"].Generator, "forward", forward)
+    monkeypatch.setattr(sys.modules["t2i_toy"].generator, "forward", forward)
     adapted(run, tmp_path / "other", "steps=2", reporter=lines)
     [line] = [line for line in lines.lines if "did not change" in line]
     assert "1 of 2 adapters" in line
