@@ -84,12 +84,12 @@ def resolve(wanted: Training, say: Callable[[str], None], meter: Meter | None = 
     )  # fmt: skip
     if theirs is not None and start is None and not _names_encoder(wanted):
         config = _with_vocabulary(config, theirs)
-    tunes = origin is not None and origin.foreign and start is not None
-    if origin is not None and start is not None and tunes:
-        say(f"settings of {origin.name}: {_told(start)}")
+    tuned = start if origin is not None and origin.foreign else None
+    if origin is not None and tuned is not None:
+        say(f"settings of {origin.name}: {_told(tuned)}")
     if wanted.low_memory:
         device = named_device(wanted.device)
-        config = save_memory(config, _given(wanted), device, say, split=tunes)
+        config = save_memory(config, _given(wanted), device, say, split=tuned is not None)
     return settle(config, left, wanted.device, say, meter)
 
 

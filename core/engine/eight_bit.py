@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import import_module
 from importlib.util import find_spec
 
 from torch.optim import Adam, AdamW
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.trainer import Optimization
+from t2i.core.registry.specs import import_object
 from t2i.core.settings import EngineConfig
 
 PACKAGE = "bitsandbytes"
@@ -52,6 +52,6 @@ def in_bits(optimization: Optimization, bits: int) -> Optimization:
     name = KINDS.get(type(given))
     if bits == 32 or name is None:
         return optimization
-    kind = getattr(import_module(f"{PACKAGE}.optim"), name)
+    kind = import_object(f"{PACKAGE}.optim:{name}")
     groups = [{key: group[key] for key in KEPT} for group in given.param_groups]
     return replace(optimization, optimizer=kind(groups))

@@ -26,8 +26,8 @@ def save_memory(
     """Choose the settings with which training takes the least memory, and report them.
 
     Blocks are computed again, and latents and text are computed once, before training, if no image
-    is augmented. On a GPU numbers are bf16 where it has them, and
-    optimizers keep 8 bits where bitsandbytes is installed.
+    is augmented. On a GPU numbers are bf16 where it has them, and optimizers keep 8 bits where
+    bitsandbytes is installed.
 
     Args:
         config: The configuration.

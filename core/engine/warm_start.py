@@ -42,8 +42,8 @@ def describe(origin: Origin, config: RunConfig, run: Run) -> None:
             (run.start / name).mkdir(parents=True)
             module.save_assets(run.start / name)
         return
-    saved = origin.place and (origin.place.model_folder or (origin.run and origin.run.model))
-    if saved and all((saved / part).is_dir() for part in PARTS):
+    saved = origin.assets
+    if saved is not None and all((saved / part).is_dir() for part in PARTS):
         for part in PARTS:
             shutil.copytree(saved / part, run.start / part)
 

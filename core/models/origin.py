@@ -66,6 +66,13 @@ class Origin:
         return self.place is not None and self.place.kind == "foreign"
 
     @property
+    def assets(self) -> Path | None:
+        """Folder of a saved model of ours that describes the networks. None: there is none."""
+        if self.place is not None and self.place.model_folder is not None:
+            return self.place.model_folder
+        return self.run.model if self.run else None
+
+    @property
     def recorded(self) -> str:
         """What config.json records: the whole path, or the name on the hub."""
         path = Path(self.name).expanduser()

@@ -25,6 +25,7 @@ from t2i.core.models.loading import load
 from t2i.core.models.origin import find_origin
 from t2i.core.runs.folder import Run
 from tests.plugins.models import test_ldm_folders as folders
+from tests.plugins.models import test_ldm_pixart, test_ldm_sd3
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +178,15 @@ def test_a_folder_of_ddpm_is_tuned_too(place, tmp_path):
     done = tuned(place, tmp_path / "a", start=tmp_path / "ddpm")
     assert done.config().model == "ddpm"
     assert json.loads(done.from_file.read_text())["new"] == []
+
+
+@pytest.mark.parametrize("kind", [test_ldm_sd3, test_ldm_pixart], ids=["sd3", "pixart"])
+def test_transformers_are_tuned_too(kind, place, tmp_path):
+    made = kind.pipeline(tmp_path)
+    folder = tmp_path / "folder"
+    done = tuned(place, tmp_path / "a", "lr=0.01", "gradient_checkpointing=true", start=folder)
+    assert json.loads(done.from_file.read_text())["new"] == []
+    before, after = made[0].transformer.state_dict(), unet(done.path)
+    assert any(not torch.equal(x, after[f"transformer.{name}"]) for name, x in before.items())
+    frozen = made[0].vae.state_dict()
+    assert all(torch.equal(x, after[f"autoencoder.vae.{name}"]) for name, x in frozen.items())
