@@ -48,7 +48,7 @@ def export(
     from t2i.core.io.files import check_free
     from t2i.core.models.loading import export as export_model
     from t2i.core.models.loading import find, load
-    from t2i.core.models.lora.writing import export_lora
+    from t2i.core.models.lora_export import export_lora
     from t2i.core.runs.folder import newest_run
 
     check_free(out)
