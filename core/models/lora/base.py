@@ -40,12 +40,12 @@ class Base:
         """
         if document is None:
             return None
-        told = document if isinstance(document, Mapping) else {"from": 0}
+        told = document if isinstance(document, Mapping) else {}
         start, digest, settings = told.get("from"), told.get("hash"), told.get("settings", {})
-        known = isinstance(start, str | None) and isinstance(digest, str)
-        if not (known and isinstance(settings, Mapping)):
+        known = start is None or isinstance(start, str)
+        if not (known and isinstance(digest, str) and isinstance(settings, Mapping)):
             raise UserError(f"{what}: 'base' must have 'from' and 'hash'; restore the file")
-        return cls(start, str(digest), settings)
+        return cls(start, digest, settings)
 
     def document(self) -> dict[str, Any]:
         """Describe it as JSON.
