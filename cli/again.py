@@ -22,6 +22,7 @@ def again(
     load: Callable[[Path], Model],
     as_json: bool,
     upsample: tuple[str, ...] = (),
+    loras: tuple[str, ...] = (),
 ) -> None:
     """Sample the image again, and print where it is and whether it has the same bytes.
 
@@ -33,6 +34,7 @@ def again(
         load: Loads the model of a run.
         as_json: Whether to print JSON.
         upsample: Where the upsamplers lie now, in order. Empty: where the image says.
+        loras: Where the LoRA files lie now, in order. Empty: where the image says.
 
     Raises:
         UserError: An option is of no use here, or the image cannot be sampled again.
@@ -49,6 +51,7 @@ def again(
         image=further.image,
         mask=further.mask,
         upsample=tuple(map(Path, upsample)),
+        loras=tuple(map(Path, loras)),
     )
     with samples_folder("again", out, Group()) as folder:
         done = sample_again(further.again, folder, load, moved)

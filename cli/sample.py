@@ -105,6 +105,13 @@ if TYPE_CHECKING:
     help="Enlarge the images by this run of an upsampler. Repeatable.",
 )
 @click.option(
+    "--lora",
+    "loras",
+    metavar="FILE[:WEIGHT]",
+    multiple=True,
+    help="Merge a LoRA file into the weights, times WEIGHT (1). Repeatable: several add up.",
+)
+@click.option(
     "-n",
     "count",
     type=click.IntRange(1),
@@ -142,7 +149,8 @@ def sample(
     model: str | None, run: str | None, sampler: str | None, steps: int | None,
     guidance: float | None, sets: tuple[str, ...], texts: tuple[str, ...], prompts: Path | None,
     features: Path | None, guide: str | None, guide_scale: float, upsample: tuple[str, ...],
-    count: int, interpolate: tuple[Path, Path] | None, seed: int, batch_size: int | None,
+    loras: tuple[str, ...], count: int, interpolate: tuple[Path, Path] | None, seed: int,
+    batch_size: int | None,
     device: str | None,
     out: Path | None, as_json: bool, further: Further,
 ) -> None:  # fmt: skip
@@ -167,12 +175,14 @@ def sample(
     t2i sample --run runs/RUN --image A.png --strength 0.6 -p "a blue circle"
     t2i sample --run runs/RUN --negative "a square" --width 64 --height 32 -p "a red circle"
     t2i sample --again samples/RUN/0000-000.png
+    t2i sample --run FOLDER --lora style.safetensors:0.8 --lora dog.safetensors -p "sks dog"
     t2i sample --run runs/RUN --best-of 8 -p "a red circle"   # 8 candidates each: keep the best
     t2i sample --run /models/stable-diffusion-v1-5 -p "a red bird"    # a folder of diffusers
     t2i sample --run v1-5.safetensors --set config=/models/stable-diffusion-v1-5 -p "a bird"
     """
     if further.again is not None:
-        again(further, run, guide, out, lambda source: _load_any(source, device), as_json, upsample)
+        load_any = partial(_load_any, device=device)
+        again(further, run, guide, out, load_any, as_json, upsample, loras)
         return
     if (model is None) == (run is None):
         raise UserError("say which model to use, with one of --model M and --run RUN")
@@ -209,7 +219,9 @@ def sample(
     opening, settings = opening_settings(parse_sets(sets))
     names_of = ["upsample" if not i else f"upsample{i + 1}" for i in range(len(upsample))]
     enlarging = [settings.pop(name, {}) for name in names_of]
-    loaded = _up_to(load(origin, device, settings=opening), further.part)
+    whole = load(origin, device, settings=opening)
+    _merge_loras(whole, loras)
+    loaded = _up_to(whole, further.part)
     enlarges = isinstance(loaded.generator, Enlarging)
     level = settings.pop("augmentation", None) if enlarges else None
     choice = loaded.sampler(sampler, steps=steps, guidance=guidance, settings=settings)
@@ -258,6 +270,16 @@ def _asked() -> Iterator[list[str]]:
     with suppress(EOFError):
         while text := input("caption (empty: stop)> ").strip():
             yield [text]
+
+
+def _merge_loras(model: Model, loras: Sequence[str]) -> None:
+    """Merge LoRA files into the weights of a model, and say how much of each is used."""
+    from t2i.core.models.lora.files import parse_lora
+
+    for text in loras:
+        merged = model.lora(*parse_lora(text))
+        if speaks():
+            note(merged.told)
 
 
 def _up_to(model: Model, part: str | None) -> Model:

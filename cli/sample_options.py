@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from t2i.core.models.options import Options
 
 WITH_AGAIN = frozenset(
-    {"again", "run", "guide", "image", "mask", "out", "as_json", "device", "upsample"}
+    {"again", "run", "guide", "image", "mask", "out", "as_json", "device", "upsample", "loras"}
 )
 """Parameters of the command that have a meaning beside --again."""
 

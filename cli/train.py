@@ -128,6 +128,13 @@ SLURM = ("slurm", "nodes", "gpus_per_node", "limit", "sbatch")
     help="New folder (default: under runs/).",
 )
 @click.option(
+    "--lora",
+    type=click.IntRange(1),
+    metavar="RANK",
+    help="Train adapters of this rank in place of the weights that --from names. lora.alpha, "
+    "lora.targets, lora.text_encoder and others are settings.",
+)
+@click.option(
     "--low-memory",
     is_flag=True,
     help="Fit a small card, at the cost of time: gradient checkpointing, cached latents and text; "
@@ -179,7 +186,7 @@ def train(
     batch_size: int | str | None, accumulate: int | str | None, device: str | None,
     precision: str | None, seed: int | None, keep: int | None,
     on_nan: str | None, track: str | None, encoder: str | None, sets: tuple[str, ...],
-    config: Path | None, out: Path | None, low_memory: bool,
+    config: Path | None, out: Path | None, lora: int | None, low_memory: bool,
     dry_run: bool, resume: str | None, start: str | None, slurm: bool, nodes: int | None,
     gpus_per_node: int | None, limit: str | None, sbatch: tuple[str, ...], as_json: bool,
 ) -> None:  # fmt: skip
@@ -198,6 +205,7 @@ def train(
     t2i train --resume runs/a --minutes 10       # a longer budget: 10 minutes in all
     t2i train --from runs/a --data-dir OTHER     # a new run that starts from its weights
     t2i train --from FOLDER --data-dir MY_IMAGES # tune the Stable Diffusion in a folder
+    t2i train --from FOLDER --lora 16 --data-dir MY_IMAGES --set lr=1e-4    # a LoRA for it
     t2i train --model ldm --out runs/a --slurm --nodes 2 --gpus-per-node 8   # writes runs/a.sbatch
     """
     from t2i.core.models.locating import located_run
@@ -230,7 +238,7 @@ def train(
     engine = {
         "steps": steps, "minutes": minutes, "image_size": image_size, "batch_size": batch_size,
         "accumulate": accumulate, "precision": precision, "seed": seed, "keep": keep,
-        "on_nan": on_nan, "track": track,
+        "on_nan": on_nan, "track": track, "lora": None if lora is None else {"rank": lora},
     }  # fmt: skip
     options = option_layer(engine, data=data, data_dir=data_dir, encoder=encoder)
     if model is not None:

@@ -225,6 +225,38 @@ class Augment(Config):
     """
 
 
+class Lora(Config):
+    """Adapters of low rank that are trained in place of the weights (LoRA, Hu et al. 2021)."""
+
+    rank: int = Field(0, ge=0)
+    """Rank r of the adapters: a layer computes W x + alpha / r B A x, and only A and B are trained.
+
+    4 to 64 is usual. 0: no adapters, the weights themselves are trained.
+    """
+
+    alpha: float | None = Field(None, gt=0)
+    """The constant alpha of the factor alpha / r. None: r."""
+
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of an adapter's inputs that are set to zero in training.
+
+    From 0 to below 1.
+    """
+
+    targets: tuple[str, ...] = ("attention",)
+    """Layers that get adapters: attention, linear, all, or ends of their names.
+
+    "attention" stands for the linear layers of attention, "linear" for all linear layers, and "all"
+    for these and the convolutions. Anything else is the end of a name, such as [to_q,to_v].
+    """
+
+    text_encoder: bool = False
+    """Whether the text encoder gets adapters, too."""
+
+    stage: str | None = Field(None, min_length=1)
+    """Name of the stage that is trained. Others are left out. None: the last one."""
+
+
 MOST_SIGMA_REL = 0.288
 """Largest `ema_sigma_rel`: just below the width 1/sqrt(12) of averages of all steps alike."""
 
@@ -416,7 +448,7 @@ class EngineConfig(Config):
 
     "fsdp" is for networks that do not fit one GPU: each process stores a part of the weights,
     gradients, optimizers' tensors and averages. It excludes `compile`, `channels_last`, fp16,
-    `gradient_checkpointing` and `optimizer_bits=8`, and nothing is scored while it trains. A single
+    `gradient_checkpointing`, `optimizer_bits=8` and LoRA, and nothing is scored while it trains. A single
     process ignores it.
     """
 
@@ -509,6 +541,7 @@ class EngineConfig(Config):
             "precision=fp16": self.precision == "fp16",
             "gradient_checkpointing=true": self.gradient_checkpointing,
             "optimizer_bits=8": self.optimizer_bits == 8,
+            "lora.rank": bool(self.lora.rank),
         }
         if self.parallel == "fsdp" and any(others.values()):
             other = next(name for name, given in others.items() if given)
@@ -591,6 +624,9 @@ class ModelConfig(EngineConfig):
 
     augment: Augment = Augment()
     """Random changes of training images."""
+
+    lora: Lora = Lora()
+    """Adapters of low rank that are trained in place of the weights (`--lora`)."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:

@@ -30,7 +30,7 @@ from t2i.core.engine.scores import Scored
 from t2i.core.errors import UserError
 from t2i.core.io.files import load_tensors, read_json, save_tensors, settle, verify, write_json
 from t2i.core.models.moved import UNMOVED, Moved
-from t2i.core.models.weights import load_state, owned_tensors
+from t2i.core.models.weights import load_state, saved_tensors
 
 FORMAT = 1
 HELPERS = "helpers"
@@ -203,7 +203,7 @@ def write(
         more: Further entries of state.json.
     """
     for name, module in modules.items():
-        save_tensors(folder / f"modules.{name}.safetensors", owned_tensors(module))
+        save_tensors(folder / f"modules.{name}.safetensors", saved_tensors(module))
     save_tensors(folder / "ema.safetensors", ema)
     tensors: dict[str, Tensor] = {}
     numbers = {name: _split(state, tensors, name) for name, state in optimizers.items()}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from t2i.core.engine.adapting import tell_unchanged, trainer_of
 from t2i.core.engine.batches import BatchMaker
 from t2i.core.engine.budget import Budget
 from t2i.core.engine.checkpoint import Saved
@@ -80,7 +81,7 @@ class StageRun:
         self.context, self.plan, self.settings = context, plan, plan.settings
         seed, index = self.settings.seed, plan.index
         seed_all(seed, "stage", index)
-        self.trainer = plan.stage.trainer(context.model.networks)
+        self.trainer = trainer_of(context.model, plan.stage, self.settings, self._say)
         # Random numbers inside networks (dropout) must differ between processes.
         seed_all(seed, "loop", index, context.accelerator.process_index)
         self.prepared = PreparedStage(
@@ -342,6 +343,7 @@ class StageRun:
         last = self.plan.index == len(context.plans) - 1
         if last:
             self.saving.write(sampled=False)
+        tell_unchanged(context.model, self._say)
         self.ema.adopt()
         self.prepared.eval_mode()
         waits = Patient(views, context.reporter.say)

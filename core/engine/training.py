@@ -14,6 +14,8 @@ import torch
 from accelerate import Accelerator
 
 from t2i.core.engine import checkpoint
+from t2i.core.engine.adapting import hold_again, hold_base
+from t2i.core.engine.asking import sample_asked
 from t2i.core.engine.checkpoint import Saved
 from t2i.core.engine.context import Plan, RunContext, signal_name
 from t2i.core.engine.eight_bit import check_bits
@@ -46,10 +48,11 @@ from t2i.core.interfaces.noise import seeded
 from t2i.core.interfaces.trainer import Stage
 from t2i.core.io.files import read_json, write_json
 from t2i.core.models.building import build, stage_settings, stages_of
+from t2i.core.models.loading import base_of
 from t2i.core.models.model import Model
 from t2i.core.models.moved import Moved
 from t2i.core.models.origin import Origin, find_origin, same_words
-from t2i.core.models.weights import load_state, owned_tensors
+from t2i.core.models.weights import is_of_base, load_state, owned_tensors
 from t2i.core.registry.choice import Choice
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
@@ -126,8 +129,12 @@ def train(
         context.observer = observer
         context.examiner = examining(config) if examining else None
         attempt.steps = lambda: context.state.step
-        if origin is not None:
-            take_weights(context, origin)
+        overlap = None if origin is None else take_weights(context, origin)
+        base = hold_base(context, origin, overlap)
+        first_decides(
+            accelerator,
+            partial(sample_asked, dataset, context.model, config.settings.seed, speaker.say),
+        )
         first_decides(accelerator, lambda: _check_disk(context))
         if accelerator.is_main_process:
             more = {
@@ -135,6 +142,7 @@ def train(
                 "from": origin.recorded if origin else None,
                 **({"from_settings": dict(origin.settings)} if origin and origin.settings else {}),
                 WRITTEN: as_recorded(dataset),
+                **({} if base is None else {"base": base.document()}),
             }
             write_config(run, config, dataset.fingerprint(), command, more)
         speaker.say(
@@ -221,10 +229,13 @@ def resume(
         saved = _newest(context, longer)
         if longer:
             check_longer(context, saved)
-        if start and saved:
+        base = base_of(run.config_file)
+        if start and saved and base is None:
             find_checkpoint(context, Path(start))
         elif start:
             take_weights(context, find_origin(start, config.model, document.get("from_settings")))
+        if base is not None:
+            hold_again(context, base)
         where = (
             f"at step {saved.state.step}, from {saved.folder}" if saved else "from the beginning"
         )
@@ -336,6 +347,7 @@ def _built(run: Run, config: RunConfig, damaged: Sequence[Path] = ()) -> Model:
     from other weights.
     """
     held = (run.model / "text_encoder").is_dir() and run.model not in damaged
+    held = held and not config.settings.lora.rank  # it does not hold the weights of its base
     described = run.start if run.start.is_dir() else None
     return build(config, run.model if held else described, fresh=not held)
 
@@ -364,9 +376,11 @@ def _check_disk(context: RunContext) -> None:
     """Raise UserError if the disk is too small for the checkpoints.
 
     One takes about four times the weights (weights, averages and Adam's two moments), and `keep` +
-    2 of them must fit, one more with `keep_best`; fewer if so many are never written.
+    2 of them must fit, one more with `keep_best`; fewer if so many are never written. Adapters are
+    small, and are not counted.
     """
-    weights = sum(p.numel() * p.element_size() for p in model_parameters(context.model).values())
+    own = (p for p in model_parameters(context.model).values() if not is_of_base(p))
+    weights = sum(p.numel() * p.element_size() for p in own)
     settings = context.settings
     written = None if settings.minutes else settings.steps // settings.checkpoint_every + 1
     kept = min(settings.keep, written or settings.keep) + bool(settings.keep_best)
@@ -393,7 +407,8 @@ def _run_stages(context: RunContext, saved: Saved | None) -> None:
     if saved:
         context.state = saved.state
         context.started -= saved.state.wall
-        saved.modules(model_modules(context.model))
+        if context.model.base is None or not saved.state.begun:  # adapters come with their stage
+            saved.modules(model_modules(context.model))
         if context.is_first and not saved.state.begun:
             context.model.save(
                 run.model

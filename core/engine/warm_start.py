@@ -48,7 +48,7 @@ def describe(origin: Origin, config: RunConfig, run: Run) -> None:
             shutil.copytree(saved / part, run.start / part)
 
 
-def take_weights(context: RunContext, origin: Origin) -> None:
+def take_weights(context: RunContext, origin: Origin) -> Overlap:
     """Load the weights that fit into the model of a new run, and say what fits.
 
     What wraps networks for a stage (such as adapters) comes after this: the stage's trainer is made
@@ -57,6 +57,9 @@ def take_weights(context: RunContext, origin: Origin) -> None:
     Args:
         context: The new run. RUN/from.json lists all tensors.
         origin: The weights.
+
+    Returns:
+        What fits.
 
     Raises:
         UserError: Nothing fits, or something is missing or damaged.
@@ -84,6 +87,7 @@ def take_weights(context: RunContext, origin: Origin) -> None:
         context.reporter.say(line)
     if context.is_first:
         write_json(context.run.from_file, {"from": origin.recorded, **overlap.document()})
+    return overlap
 
 
 def find_checkpoint(context: RunContext, path: Path) -> None:

@@ -130,6 +130,21 @@ class Written:
         return cls(times.hexdigest()[:24], changes.hexdigest()[:24])
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Images that a model shall sample before it is trained on them.
+
+    Args:
+        caption: Their caption.
+        count: Number of images that are missing.
+        folder: Where they are written. It need not exist.
+    """
+
+    caption: str
+    count: int
+    folder: Path
+
+
 class Dataset(ABC):
     """A data set of captioned images. It must be picklable, because loader workers get a copy.
 
@@ -271,6 +286,17 @@ class Dataset(ABC):
             The contents of this split. By default nothing is said.
         """
         return Contents()
+
+    def asked(self) -> Asked | None:
+        """Return which images the model must sample before training, of a class for example.
+
+        They are sampled once the model has the weights that it starts from. The length and the
+        captions are known before.
+
+        Returns:
+            The images that are missing. None (the default): none is.
+        """
+        return None
 
     def prepare(self, say: Callable[[str], None]) -> None:  # noqa: B027
         """Prepare for reading the whole data set, for example by making a cache of resized images.

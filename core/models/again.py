@@ -36,6 +36,7 @@ class Moved:
         image: The image that it started from.
         mask: The mask of that image.
         upsample: The runs of the upsamplers, in order; empty: all are where they were.
+        loras: The LoRA files, in order; empty: all are where they were.
     """
 
     run: Path | None = None
@@ -43,6 +44,7 @@ class Moved:
     image: Path | None = None
     mask: Path | None = None
     upsample: tuple[Path, ...] = ()
+    loras: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def sample_again(picture: Path, folder: Path, load: Loader, moved: Moved | None 
     if target.exists():
         raise UserError(f"{target} is there already: choose another --out, or remove it")
     model = _loaded(picture, record, load, moved.run)
+    _merge_loras(picture, record, model, moved.loras)
     options = _options(picture, record, model, moved)
     guide = _guide(picture, record, load, moved.guide)
     settings = dict(record.settings.sampler)
@@ -152,6 +155,22 @@ def _loaded(picture: Path, record: Record, load: Loader, run: Path | None) -> Mo
             f"'{run_name(str(path))}' with hash {found}"
         )
     return model
+
+
+def _merge_loras(picture: Path, record: Record, model: Model, files: Sequence[Path]) -> None:
+    """Merge the LoRAs of an image into its model, and check that they are the ones."""
+    told = record.settings.loras
+    if files and len(files) != len(told):
+        raise UserError(f"{picture} was sampled with {len(told)} LoRAs: give --lora as many times")
+    for index, one in enumerate(told):
+        path = files[index] if files else Path(one.file)
+        if not path.exists():
+            raise UserError(f"{picture}: its LoRA {path} is not here: name it with --lora FILE")
+        lora = model.lora(path, one.weight)
+        if lora.file.hash != one.hash:
+            raise UserError(
+                f"{path} is not the LoRA of {picture}: its hash is {lora.file.hash}, not {one.hash}"
+            )
 
 
 def _guide(picture: Path, record: Record, load: Loader, run: Path | None) -> GuideMaker | None:

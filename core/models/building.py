@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from t2i.core.errors import T2IError, nearest
+from t2i.core.errors import T2IError, UserError, nearest
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Stage
@@ -89,18 +89,33 @@ def stages_of(config: RunConfig, text_encoder: TextEncoder) -> Sequence[Stage]:
         text_encoder: The run's text encoder.
 
     Returns:
-        The stages, in order. Empty if the model has nothing to train.
+        The stages, in order; of a run with adapters (`lora`), the one that trains them. Empty if
+        the model has nothing to train.
 
     Raises:
         T2IError: A stage names a setting that a stage cannot have.
-        UserError: The value of one of its settings is wrong.
+        UserError: The value of one of its settings is wrong, or there is no stage `lora.stage`.
     """
     stages: Sequence[Stage] = import_object(registry().models[config.model].stages)(
         config.settings, text_encoder
     )
     for stage in stages:
         stage_settings(config, stage)
-    return stages
+    lora = config.settings.lora
+    return stages if not lora.rank else [_adapted(config.model, stages, lora.stage)]
+
+
+def _adapted(model: str, stages: Sequence[Stage], name: str | None) -> Stage:
+    """Return the stage that trains adapters: the one that is named, or the last one."""
+    if not stages:
+        raise UserError(f"model '{model}' has nothing to train, so adapters either: lora.rank=0")
+    names = [stage.name for stage in stages]
+    if name is not None and name not in names:
+        raise UserError(
+            f"lora.stage = {name}: model '{model}' has no such stage{nearest(name, names)}; it has "
+            f"{', '.join(names)}"
+        )
+    return stages[-1 if name is None else names.index(name)]
 
 
 def stage_settings(config: RunConfig, stage: Stage) -> ModelConfig:

@@ -115,8 +115,7 @@ def family(shapes: Mapping[str, tuple[int, ...]]) -> Identity:
     if any(part in name for name in names for part in LORA):
         return Identity(
             "a LoRA, which changes another model's weights and is no model of its own",
-            "merge it into its model with diffusers (pipeline.fuse_lora(), then "
-            "save_pretrained(FOLDER)) and open FOLDER",
+            "sample with it and its model: t2i sample --run MODEL --lora FILE",
         )
     inversion = {"emb_params", "clip_l", "clip_g", "string_to_param.*"}
     if not names:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from t2i.core.devices import named_device
 from t2i.core.errors import UserError
+from t2i.core.interfaces.noise import seeded
 from t2i.core.io.files import arriving, load_tensors, read_json, settle, verify
 from t2i.core.io.terminal import note
 from t2i.core.models.building import build
 from t2i.core.models.foreign import reading
 from t2i.core.models.identify import identify
 from t2i.core.models.locating import Located, located
+from t2i.core.models.lora.base import Base
+from t2i.core.models.lora.layouts import pairs_of
+from t2i.core.models.lora.networks import LoraNetwork, named_layers
+from t2i.core.models.metadata import model_hash
 from t2i.core.models.model import Model
 from t2i.core.models.moved import Moved
-from t2i.core.models.weights import load_state
+from t2i.core.models.weights import load_state, owned_tensors
 from t2i.core.registry.specs import ModelSpec, import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig
@@ -56,9 +65,89 @@ def load_model(folder: Path) -> Model:
         remedy = f"'t2i train --resume {run.path}' makes it again"
         raise UserError(f"{error}; {remedy}") from None
     config = config_of(Located(str(folder), folder, "model"))
+    base = base_of(folder / "config.json")
+    if base is not None:
+        model = load_base(config, base, folder, what)
+        merge_adapters(model, lambda part: _saved(folder, part, what), what)
+        return model
     model = _built(config, folder, what)
     load_weights(model, folder)
     return model
+
+
+def base_of(file: Path) -> Base | None:
+    """Read which base the weights of a run or model change.
+
+    Args:
+        file: The config.json of the run, or of its folder `model`.
+
+    Returns:
+        The base. None: all weights are the run's own.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
+    document = read_json(file, str(file))
+    return Base.read(document.get("base") if isinstance(document, dict) else None, str(file))
+
+
+def load_base(config: RunConfig, base: Base, assets: Path | None, what: str) -> Model:
+    """Load the base that a run changes.
+
+    Args:
+        config: The configuration of the run.
+        base: Where it is.
+        assets: Folder of the run that describes its networks (`Model.save`). None: there is none.
+        what: Name of the run, for errors.
+
+    Returns:
+        The model without the changes.
+
+    Raises:
+        UserError: The base is not there any more, or is another one.
+    """
+    if base.start is None:
+        seeded(config.settings.seed, "weights")
+        model = _built(config, None, what)
+    else:
+        try:
+            theirs = loaded(find(base.start), base.settings)
+        except UserError as error:
+            raise UserError(f"{what}: it changes the weights of {base.start}: {error}") from None
+        model = _built(config, assets, what)
+        for (name, module), (_, other) in zip(model.parts(), theirs.parts(), strict=True):
+            load_state(module, owned_tensors(other), f"{what}: {name} of its base {base.start}")
+    base.check(model_hash(model), what)
+    return model
+
+
+def merge_adapters(
+    model: Model, saved: Callable[[str], Mapping[str, Tensor]], what: str
+) -> None:  # fmt: skip
+    """Merge the adapters of a run into its base.
+
+    Args:
+        model: The base; its weights are changed.
+        saved: Returns the saved tensors of a part of the model (`Model.parts`).
+        what: Name of the run, for errors.
+
+    Raises:
+        UserError: The adapters do not fit the base.
+    """
+    lora = model.config.settings.lora
+    for name, module in model.parts():
+        tensors = saved(name)
+        layers = named_layers({name: LoraNetwork(module)})
+        merged: set[str] = set()
+        for pair in pairs_of(tensors, {}):
+            layer, own = layers.get(f"{name}.{pair.layer}"), replace(pair, alpha=lora.alpha)
+            if layer is None or layer.weight.numel() != math.prod(own.shape):
+                raise UserError(f"{what}: {name}: the adapter of {pair.layer} fits no layer")
+            layer.weight.data += own.change().view(layer.weight.shape)
+            merged |= set(pair.names)
+        rest = {key.replace(".base_layer.", "."): x for key, x in tensors.items()
+                if key not in merged}  # fmt: skip
+        load_state(module, owned_tensors(module) | rest, f"{what}: {name}.safetensors")
 
 
 def load_weights(model: Model, folder: Path) -> None:
@@ -110,7 +199,13 @@ def load_checkpoint(folder: Path, run: Run) -> Model:
     what = f"checkpoint {folder}"
     verify(folder, what)
     config = run.config()
-    assets = run.model if (run.model / "text_encoder").is_dir() else None
+    base = base_of(run.config_file)
+    described = (place for place in (run.model, run.start) if (place / "text_encoder").is_dir())
+    assets = next(described, None)
+    if base is not None:
+        model = load_base(config, base, assets, what)
+        merge_adapters(model, lambda part: _averaged(folder, part, what), what)
+        return model
     model = _built(config, assets, what)
     moved = Moved.of(registry().models[config.model].moved)
 
@@ -130,6 +225,18 @@ def load_checkpoint(folder: Path, run: Run) -> Model:
             if average is not None:
                 parameter.data.copy_(average)
     return model
+
+
+def _averaged(folder: Path, part: str, what: str) -> Mapping[str, Tensor]:
+    """Read the tensors of a part from a checkpoint, with averages where there are some."""
+    averages = load_tensors(folder / "ema.safetensors", what)
+    beginning = f"{AVERAGED[part]}."
+    own = {
+        name.removeprefix(beginning): average
+        for name, average in averages.items()
+        if name.startswith(beginning)
+    }
+    return load_tensors(folder / f"modules.{part}.safetensors", what) | own
 
 
 def load(
@@ -163,7 +270,7 @@ def load(
         )
     if place.note:
         note(place.note)
-    return _loaded(place, settings).to(named_device(device)).frozen()
+    return loaded(place, settings).to(named_device(device)).frozen()
 
 
 def find(text: str | Path) -> Located:
@@ -199,12 +306,23 @@ def config_of(place: Located) -> RunConfig:
         run = document.get("run") if isinstance(document, dict) else None
         return RunConfig.parse(run if isinstance(run, dict) else {}, str(file))
     if place.kind == "foreign" or place.run is None:
-        return _loaded(place, {}).config
+        return loaded(place, {}).config
     return place.run.config()
 
 
-def _loaded(place: Located, settings: Mapping[str, Any]) -> Model:
-    """Load the model of a place, on the processor."""
+def loaded(place: Located, settings: Mapping[str, Any]) -> Model:
+    """Load the model of a place, on the processor and in training mode.
+
+    Args:
+        place: The place.
+        settings: Settings for another project's files, by name.
+
+    Returns:
+        The model.
+
+    Raises:
+        UserError: Something is missing or damaged.
+    """
     if place.kind == "checkpoint" and place.run is not None:
         return load_checkpoint(place.path, place.run)
     if place.model_folder is not None:

@@ -109,14 +109,29 @@ class UpsampleRecord(BaseModel):
     augmentation: float | None = None
 
 
+class LoraRecord(BaseModel):
+    """A LoRA in the weights.
+
+    Attributes:
+        file: Its path as it was given.
+        hash: Hash of the file.
+        weight: The factor of its change.
+    """
+
+    file: str
+    hash: str
+    weight: float
+
+
 class SettingsRecord(BaseModel):
     """The settings of a sample.
 
     Attributes:
         run: Path of the run, as it was given. None: not recorded.
         model: Name of the model.
-        hash: Hash of its weights.
+        hash: Hash of its weights, without LoRAs.
         sampler: Name and settings of the sampler.
+        loras: The LoRAs, in order.
         noise: What keys the noise. "text": the prompt and a number.
         size: Height and width in pixels. None: the model's own.
         image: The image that it started from. None: noise.
@@ -130,6 +145,7 @@ class SettingsRecord(BaseModel):
     model: str
     hash: str
     sampler: dict[str, Any]
+    loras: list[LoraRecord] = []
     noise: str = ""
     size: tuple[int, int] | None = None
     image: Source | None = None
@@ -207,6 +223,7 @@ def _parameters(line: Mapping[str, Any], size: tuple[int, int]) -> str:
         "Size": f"{size[1]}x{size[0]}",
         "Model hash": settings["hash"],
         "Model": run_name(settings.get("run")) or settings["model"],
+        "Lora hashes": _lora_hashes(settings.get("loras", ())),
         "Denoising strength": settings.get("image", {}).get("strength"),
         "Sample": line["sample_index"],
         "Version": f"t2i {host_version()}",
@@ -216,6 +233,11 @@ def _parameters(line: Mapping[str, Any], size: tuple[int, int]) -> str:
     return "\n".join(
         [line["prompt"], *([f"Negative prompt: {negative}"] if negative else []), told]
     )
+
+
+def _lora_hashes(loras: Sequence[Mapping[str, Any]]) -> str | None:
+    """List LoRAs as the WebUI does: "name: hash"."""
+    return ", ".join(f"{Path(one['file']).stem}: {one['hash']}" for one in loras) or None
 
 
 def _quoted(value: object) -> str:
@@ -242,7 +264,7 @@ def run_name(run: str | None) -> str | None:
 def model_hash(model: Model) -> str:
     """Hash the weights of a model: `SPREAD` numbers of each tensor, with its name and shape.
 
-    It does not depend on where the run lies.
+    It does not depend on where the run lies, nor on LoRAs that are merged into the weights.
 
     Args:
         model: The model.
@@ -252,7 +274,8 @@ def model_hash(model: Model) -> str:
     """
     digest = hashlib.sha256(model.config.model.encode())
     for _, module in model.parts():
-        for name, tensor in owned_tensors(module).items():
+        tensors = owned_tensors(module) | model.loras.first(module)
+        for name, tensor in tensors.items():
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
             step = max(1, tensor.numel() // SPREAD)
             digest.update(tensor_bytes(tensor.flatten()[::step]))

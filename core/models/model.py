@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -35,6 +35,10 @@ from t2i.core.io.files import save_tensors, sealed, write_json
 from t2i.core.io.images import to_bytes
 from t2i.core.models.best import BestOf, Judge
 from t2i.core.models.enlarging import Upsampling, enlarged, enlarged_size
+from t2i.core.models.lora.base import Base
+from t2i.core.models.lora.files import read_lora
+from t2i.core.models.lora.merging import AppliedLora, MergedLoras
+from t2i.core.models.lora.networks import LoraNetwork, LoraNetworks
 from t2i.core.models.notebook import Images, count_in_words, facts_table
 from t2i.core.models.options import (
     Options,
@@ -55,8 +59,9 @@ from t2i.core.models.wanted import (
     rows_of,
     several,
 )
-from t2i.core.models.weights import owned_tensors
+from t2i.core.models.weights import saved_tensors
 from t2i.core.registry.choice import Choice
+from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig, fitting_samplers
 
@@ -74,6 +79,10 @@ class Model:
         text_encoder: The network that reads captions.
         helpers: Networks that only training needs (`ModelSpec.helpers`). A model that was loaded
             for sampling has none.
+
+    Attributes:
+        loras: The LoRAs that are merged into the weights (`Model.lora`).
+        base: What the weights belong to of which only changes are saved. None: all are saved.
     """
 
     def __init__(
@@ -87,6 +96,8 @@ class Model:
         self.generator = generator
         self.text_encoder = text_encoder
         self.helpers = nn.ModuleDict(dict(helpers or {}))
+        self.loras = MergedLoras()
+        self.base: Base | None = None
 
     def to(self, device: torch.device | str) -> Model:
         """Move all networks to a device.
@@ -229,7 +240,9 @@ class Model:
             fewer = {name: own for name, own in samplers.items() if name in generator.parts}
             config = sampler.config.model_copy(update={"samplers": fewer})
             sampler = replace(sampler, config=config)
-        return Model(replace(self.config, sampler=sampler), generator, self.text_encoder)
+        beginning = Model(replace(self.config, sampler=sampler), generator, self.text_encoder)
+        beginning.loras = self.loras
+        return beginning
 
     def _sampled_family(self) -> str:
         """The family, if its models make images; else a UserError."""
@@ -388,6 +401,31 @@ class Model:
             return guide_of(classifier, text, generator, scale)
 
         return make
+
+    # --- LoRAs ------------------------------------------------------------------------------------
+
+    @property
+    def lora_networks(self) -> LoraNetworks:
+        """The networks that a LoRA can change, by the names that files have for them."""
+        named = registry().models[self.config.model].networks
+        if named is not None:
+            return cast(LoraNetworks, import_object(named)(self))
+        return {name: LoraNetwork(module) for name, module in self.parts()}
+
+    def lora(self, file: str | Path, weight: float = 1.0) -> AppliedLora:
+        """Merge a LoRA file into the weights: W + weight alpha / r B A. Several add up.
+
+        Args:
+            file: A .safetensors file in diffusers', kohya's or peft's layout, or a folder with one.
+            weight: The factor of its change.
+
+        Returns:
+            The LoRA. Its `told` says how many keys of the file are used; `remove()` takes it out.
+
+        Raises:
+            UserError: It is no such file, no key of it fits, or it was trained on another base.
+        """
+        return self.loras.add(read_lora(Path(file), self.lora_networks, self.config.model), weight)
 
     # --- sampling ---------------------------------------------------------------------------------
 
@@ -713,15 +751,17 @@ class Model:
     def save(self, folder: Path) -> None:
         """Write a folder that `t2i.load` reads.
 
-        It holds settings, weights, tokenizer files, and a manifest of checksums.
+        It holds settings, weights, tokenizer files, and a manifest of checksums. Of a model with a
+        base, only the weights that are not the base's are written, and where the base is.
 
         Args:
             folder: The new folder. It appears only when it is complete.
         """
+        base = {} if self.base is None else {"base": self.base.document()}
         with sealed(folder) as place:
-            write_json(place / "config.json", {"format": 1, "run": self.config.dump()})
+            write_json(place / "config.json", {"format": 1, "run": self.config.dump(), **base})
             for name, module in self.parts():
-                save_tensors(place / f"{name}.safetensors", owned_tensors(module))
+                save_tensors(place / f"{name}.safetensors", saved_tensors(module))
                 (place / name).mkdir()
                 module.save_assets(place / name)
 

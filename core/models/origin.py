@@ -13,7 +13,14 @@ from t2i.core.errors import UserError
 from t2i.core.io.files import MANIFEST, json_object, load_tensors, verify
 from t2i.core.io.terminal import note
 from t2i.core.models.identify import shapes_of
-from t2i.core.models.loading import config_of, find, load_checkpoint, opened, opening_settings
+from t2i.core.models.loading import (
+    base_of,
+    config_of,
+    find,
+    loaded,
+    opened,
+    opening_settings,
+)
 from t2i.core.models.locating import Located
 from t2i.core.models.model import Model
 from t2i.core.models.moved import Moved
@@ -101,7 +108,7 @@ class Origin:
         """
         if self.place is None:
             yield from _tensors(self.files)
-        elif self.place.model_folder is not None:
+        elif self.place.model_folder is not None and base_of(self._config_file) is None:
             yield self._saved(self.place.model_folder)
         else:
             model = self.loaded()
@@ -113,7 +120,7 @@ class Origin:
             self.model = None
 
     def loaded(self) -> Model:
-        """Return the model of a checkpoint or of another project, read if it must be.
+        """Return the model of a checkpoint, of adapters or of another project, read if it must be.
 
         Returns:
             The model, on the processor.
@@ -122,11 +129,16 @@ class Origin:
             UserError: Something is missing or damaged.
         """
         assert self.place is not None
-        if self.model is None and self.place.run is not None:
-            self.model = load_checkpoint(self.place.path, self.place.run)
-        elif self.model is None:
-            self.model = opened(self.place.path, self.settings)
+        if self.model is None:
+            self.model = loaded(self.place, self.settings)
         return self.model
+
+    @property
+    def _config_file(self) -> Path:
+        """The configuration of the saved model."""
+        assert self.place is not None
+        assert self.place.model_folder is not None
+        return self.place.model_folder / "config.json"
 
     def _saved(self, folder: Path) -> dict[str, Tensor]:
         assert self.config is not None

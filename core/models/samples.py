@@ -287,7 +287,10 @@ def _settings(
         "preset": model.config.preset,
         **_identity(model, given),
     }
-    return {**source, **told, "sampler": choice.dump()}
+    loras = [one.document() for one in model.loras.applied]
+    return {
+        **source, **told, "sampler": choice.dump(), **({"loras": loras} if loras else {}),
+    }  # fmt: skip
 
 
 def _identity(model: Model, given: Sequence[Tensor]) -> dict[str, str]:

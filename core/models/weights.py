@@ -10,20 +10,23 @@ from torch import Tensor, nn
 
 from t2i.core.errors import UserError
 
+BASE = "t2i_base"
+"""Name of the attribute that marks the parameters of a base."""
+
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
     """Load weights into a network.
 
     Args:
         module: The network.
-        state: Its tensors by name, shared tensors once (`owned_tensors`).
+        state: Its tensors by name, shared tensors once (`saved_tensors`).
         what: Name of the weights; the error message begins with it.
 
     Raises:
         UserError: Tensors are missing, surplus, or of another shape. The message names the first
             three.
     """
-    own = owned_tensors(module)
+    own = saved_tensors(module)
     problems = [f"{name} is missing" for name in own if name not in state]
     problems += [f"{name} is surplus" for name in state if name not in own]
     problems += [
@@ -55,6 +58,41 @@ def owned_tensors(module: nn.Module) -> dict[str, Tensor]:
             seen.add(id(tensor))
             owned[name] = tensor.detach()
     return owned
+
+
+def saved_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of a network that are saved: those that it owns, without its base's.
+
+    Args:
+        module: The network.
+
+    Returns:
+        Its tensors by name, detached; a shared tensor has its first name.
+    """
+    base = {name for name, p in module.named_parameters() if is_of_base(p)}
+    return {name: x for name, x in owned_tensors(module).items() if name not in base}
+
+
+def mark_as_base(module: nn.Module) -> None:
+    """Mark all parameters of a network as those of a base, which is saved elsewhere.
+
+    Args:
+        module: The network.
+    """
+    for parameter in module.parameters():
+        setattr(parameter, BASE, True)
+
+
+def is_of_base(parameter: nn.Parameter) -> bool:
+    """Tell whether a parameter was marked as one of a base (`mark_as_base`).
+
+    Args:
+        parameter: The parameter.
+
+    Returns:
+        Whether it was.
+    """
+    return bool(getattr(parameter, BASE, False))
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:

@@ -122,6 +122,9 @@ class ModelSpec(Spec):
             the sampler.
         export: Import path of `(model: Model, folder: Path) -> None`, which writes a model in the
             layout of another project. None: it cannot be exported.
+        networks: Import path of `(model: Model) -> LoraNetworks`, which names the networks that
+            LoRA files change as diffusers' pipelines name them, such as "unet". None: they are
+            "generator" and "text_encoder".
         likelihood: Import path of `(generator: Generator, settings: Mapping[str, Any]) ->
             Likelihood | None`, which computes log p of images. `settings` are those of the
             likelihood. It returns None for generators that have none. None: the generator is asked
@@ -140,6 +143,7 @@ class ModelSpec(Spec):
     opens: str = ""
     open_settings: tuple[str, ...] = ()
     export: str | None = None
+    networks: str | None = None
     likelihood: str | None = None
 
 

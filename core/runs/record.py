@@ -47,8 +47,8 @@ def write_config(
             weights).
         command: The command line that made the run.
         more: Further entries, which resuming needs: "device", the name of the device that the user
-            chose, "from", the run whose weights training started from, and "data_written", when the
-            data set's files were written. None: none of them.
+            chose, "from", the run whose weights training started from, "base", what adapters
+            change, and "data_written", when the data set's files were written. None: none of them.
     """
     tables = registry()
     origins = {

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from t2i.core.errors import UserError
+from t2i.core.io.files import json_object
 from t2i.core.models.identify import shapes_of
 from t2i.core.settings import MOST_LAYERS
 
@@ -210,9 +211,12 @@ def shapes_saved(assets: Path) -> list[tuple[int, ...]] | None:
             are in a file beside its assets.
 
     Returns:
-        The shapes. None if the file is not there, or not sound.
+        The shapes. None if the file is not there, or not sound, or holds only changes of a base.
     """
-    found = (shapes_of(folder.with_suffix(".safetensors")) for folder in (assets, assets.parent))
+    places = (assets, assets.parent)
+    if any("base" in json_object(place.parent / "config.json") for place in places):
+        return None
+    found = (shapes_of(place.with_suffix(".safetensors")) for place in places)
     return next(([*shapes.values()] for shapes in found if shapes is not None), None)
 
 

@@ -34,6 +34,7 @@ def t2i_models() -> list[ModelSpec]:
             ),
             open_settings=("config", "vae", "sizes"),
             export="t2i.plugins.models.ldm.exporting:export",
+            networks="t2i.plugins.models.ldm.lora:networks",
         )
     ]
 

@@ -1,0 +1,1 @@
+"""A subject's few images, with prior preservation (DreamBooth)."""
