@@ -448,8 +448,8 @@ class EngineConfig(Config):
 
     "fsdp" is for networks that do not fit one GPU: each process stores a part of the weights,
     gradients, optimizers' tensors and averages. It excludes `compile`, `channels_last`, fp16,
-    `gradient_checkpointing`, `optimizer_bits=8` and LoRA, and nothing is scored while it trains. A single
-    process ignores it.
+    `gradient_checkpointing`, `optimizer_bits=8` and LoRA, and nothing is scored while it trains.
+    A single process ignores it.
     """
 
     compile: bool = False
@@ -541,7 +541,6 @@ class EngineConfig(Config):
             "precision=fp16": self.precision == "fp16",
             "gradient_checkpointing=true": self.gradient_checkpointing,
             "optimizer_bits=8": self.optimizer_bits == 8,
-            "lora.rank": bool(self.lora.rank),
         }
         if self.parallel == "fsdp" and any(others.values()):
             other = next(name for name, given in others.items() if given)
@@ -627,6 +626,12 @@ class ModelConfig(EngineConfig):
 
     lora: Lora = Lora()
     """Adapters of low rank that are trained in place of the weights (`--lora`)."""
+
+    @pydantic.model_validator(mode="after")
+    def _lora_is_not_shared_out(self) -> Self:
+        if self.parallel == "fsdp" and self.lora.rank:
+            raise ValueError("parallel=fsdp does not go with lora.rank: leave out one of them")
+        return self
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
