@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from t2i.benchmarks.run.timeline import Timeline
-from t2i.core.engine.reporting import LOSSES, PlainLines, Screen, Status
+from t2i.core.engine.reporting import PlainLines, Screen
+from t2i.core.engine.status import LOSSES, Status
 
 
 class BenchmarkReporter(Protocol):

@@ -17,8 +17,9 @@ from typing import Any
 
 from t2i.benchmarks.run.training_process import order
 from t2i.core.engine.context import signal_name
-from t2i.core.engine.reporting import Moving, Reporter, Status
+from t2i.core.engine.reporting import Moving, Reporter
 from t2i.core.engine.signals import StopRequest, stop_requests
+from t2i.core.engine.status import Status
 from t2i.core.errors import Interrupted, T2IError, UserError
 from t2i.core.runs.configure import RunConfig
 

@@ -22,7 +22,7 @@ import torch
 
 from t2i.benchmarks.score.in_training import training_scores
 from t2i.core import engine
-from t2i.core.engine.reporting import Status
+from t2i.core.engine.status import Status
 from t2i.core.errors import Interrupted, T2IError
 from t2i.core.io.terminal import quiet
 from t2i.core.runs.configure import RunConfig

@@ -31,7 +31,7 @@ from t2i.benchmarks.speed.bare_loop import Twin
 from t2i.benchmarks.speed.sampling_cost import Drawing, measure_drawing
 from t2i.core import engine
 from t2i.core.devices import best_device
-from t2i.core.engine.reporting import Status
+from t2i.core.engine.status import Status
 from t2i.core.errors import T2IError, UserError
 from t2i.core.interfaces.trainer import Stage
 from t2i.core.io.files import write_json

@@ -11,7 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from t2i.core.engine.reporting import LOSSES, Status
+from t2i.core.engine.status import LOSSES, Status
 from t2i.core.io.terminal import duration, printable
 
 REFRESHES = 2

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from t2i.core.engine.budget import Budget
 from t2i.core.engine.context import Plan, RunContext
-from t2i.core.engine.reporting import Moving, Status
+from t2i.core.engine.reporting import Moving
+from t2i.core.engine.status import Status
 
 EVERY = 0.5
 """Seconds between two reports of the progress between log lines."""

@@ -4,53 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Protocol, TextIO, runtime_checkable
 
+from t2i.core.engine.status import Status
 from t2i.core.io.terminal import duration, printable
-
-LOSSES = 2
-"""Losses that the bar on a terminal shows. All of them are in metrics.jsonl."""
-
-
-@dataclass(frozen=True)
-class Status:
-    """The progress of training.
-
-    Args:
-        stage: Name of the stage.
-        step: Steps done in the run.
-        progress: Part of the run that is done, 0 to 1.
-        rate: Images per second. None if unknown: no step was made yet.
-        left: Seconds left in the run. None if unknown.
-        losses: Mean losses of the steps before the last log line, by name. Empty before the first
-            line of a stage.
-        note: What else is known of the model, such as a score. "": nothing.
-    """
-
-    stage: str
-    step: int
-    progress: float
-    rate: float | None
-    left: float | None
-    losses: Mapping[str, float]
-    note: str = ""
-
-    def words(self, losses: int | None = None) -> tuple[str, ...]:
-        """Say where training is, in parts, the most important one first.
-
-        Args:
-            losses: Number of losses to name. None: all.
-
-        Returns:
-            Stage and step, the note, the losses, and images per second, as far as they are known.
-        """
-        named = list(self.losses.items())[:losses]
-        rate = [] if self.rate is None else [f"{self.rate:.0f} images/s"]
-        note = [self.note] if self.note else []
-        told = [f"{name} {value:.4g}" for name, value in named]
-        return (f"{self.stage}  step {self.step}", *note, *told, *rate)
 
 
 class Reporter(Protocol):

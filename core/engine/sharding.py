@@ -104,7 +104,8 @@ class Sharding:
             elif share.standing:
                 share.whole.grad = None
             else:
-                gradient, share.stored.grad = share.stored.grad, None
+                gradient: Any = share.stored.grad
+                share.stored.grad = None
                 if wanted and gradient is not None:
                     _accumulate(share.rows, gradient.to_local())
                 share.present |= wanted and share.touched
@@ -151,7 +152,8 @@ class Sharding:
                 parameter.grad = None
             if share := self._of_rows.get(parameter):
                 share.present = False
-        return head[0]
+        total: Tensor = head[0]
+        return total
 
     def _is_present(self, parameter: nn.Parameter) -> bool:
         share = self._of_rows.get(parameter)
@@ -170,7 +172,8 @@ class Sharding:
         apart = [p.grad for p in parameters if p not in self._of_rows and p.grad is not None]
         square = nn.utils.get_total_norm(rows).to(self._device).square()
         square = self._accelerator.reduce(square, "sum")
-        return (square + nn.utils.get_total_norm(apart).to(self._device).square()).sqrt()
+        total: Tensor = square + nn.utils.get_total_norm(apart).to(self._device).square()
+        return total.sqrt()
 
     def refresh(self) -> None:
         """Gather the weights that stay whole during a step again, after an update of the rows.

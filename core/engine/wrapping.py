@@ -135,7 +135,8 @@ class Wrapped:
                 share = Share(name, tensor, whole[name], rows, standing=tensor not in inside)
                 shares.append(share)
                 if not share.standing:
-                    share.whole.register_post_accumulate_grad_hook(share.note)
+                    whole_one: Any = share.whole  # torch leaves this method untyped
+                    whole_one.register_post_accumulate_grad_hook(share.note)
         for block in self.blocks:
             block.reshard()
         for share in shares:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from diffusers import UNet2DConditionModel
 from torch import nn
@@ -71,10 +72,11 @@ def authors_names(unet: nn.Module) -> dict[str, str]:
     """
     if not isinstance(unet, UNet2DConditionModel):
         return {}
-    depth = unet.config.layers_per_block
+    config: Any = unet.config
+    depth = config.layers_per_block
     if not isinstance(depth, int):
         return {}
-    places = dict(_places(len(unet.config.block_out_channels), depth))
+    places = dict(_places(len(config.block_out_channels), depth))
     named = dict(OTHERS)
     for name, _ in unet.named_modules():
         place = next((p for p in places if name.startswith(f"{p}.") or name == p), None)

@@ -6,7 +6,7 @@ import pytest
 
 from t2i.benchmarks.run.reporter import TrainingPart, WholeCommand
 from t2i.benchmarks.run.timeline import CLOSING, PACE, SETUP, STRETCH, Timeline, Work
-from t2i.core.engine.reporting import Status
+from t2i.core.engine.status import Status
 
 
 class Clock:

@@ -7,7 +7,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from t2i.core.engine.bar import AHEAD, Line, fitting
-from t2i.core.engine.reporting import LOSSES, Status
+from t2i.core.engine.status import LOSSES, Status
 
 LOSS = {"discriminator": 1.492, "penalty": 0.001, "generator": -0.2, "match": 3.25}
 
