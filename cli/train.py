@@ -218,7 +218,7 @@ def train(
         return
     if resume is not None:
         _refuse_beside_resume(ctx, ALONE)
-        from t2i.benchmarks.score.in_training import training_scores
+        from t2i.benchmarks.run.in_training import training_scores
         from t2i.core.engine import resume as go_on
 
         path = located_run(resume).path
@@ -266,7 +266,7 @@ def train(
         return
     if out is None and launched.several():
         raise UserError("several processes train together: name one folder for all with --out")
-    from t2i.benchmarks.score.in_training import training_scores
+    from t2i.benchmarks.run.in_training import training_scores
     from t2i.core.engine import train as begin
     from t2i.core.runs.folder import new_run
 

@@ -69,7 +69,7 @@ def train(
         UserError: A name or a setting is wrong, both budgets are given, or `out` is not empty.
         Interrupted: A signal stopped training. Everything is saved; `t2i.resume` goes on.
     """
-    from t2i.benchmarks.score.in_training import training_scores
+    from t2i.benchmarks.run.in_training import training_scores
     from t2i.core.engine import train as begin
     from t2i.core.engine.automatic import Training, resolve
     from t2i.core.engine.reporting import default_reporter
@@ -130,7 +130,7 @@ def resume(
             the new budget is spent already.
         Interrupted: A signal stopped training again.
     """
-    from t2i.benchmarks.score.in_training import training_scores
+    from t2i.benchmarks.run.in_training import training_scores
     from t2i.core.engine import resume as go_on
     from t2i.core.models.loading import load
     from t2i.core.models.locating import located_run

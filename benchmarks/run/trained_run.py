@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 import torch
 
+from t2i.benchmarks.run.in_training import training_scores
 from t2i.benchmarks.run.plan import BenchmarkPlan, PlannedRun
 from t2i.benchmarks.run.reporter import BenchmarkReporter
 from t2i.benchmarks.run.side_by_side import Training, train_together
 from t2i.benchmarks.run.training_record import forget_peak_memory
-from t2i.benchmarks.score.in_training import training_scores
 from t2i.core import engine
 from t2i.core.engine.observer import Observer
 from t2i.core.engine.reporting import Reporter as EngineReporter

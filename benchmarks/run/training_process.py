@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 import torch
 
-from t2i.benchmarks.score.in_training import training_scores
+from t2i.benchmarks.run.in_training import training_scores
 from t2i.core import engine
 from t2i.core.engine.status import Status
 from t2i.core.errors import Interrupted, T2IError

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from t2i.benchmarks.score import in_training
-from t2i.benchmarks.score.in_training import Wanted, training_scores
+from t2i.benchmarks.run import in_training
+from t2i.benchmarks.run.in_training import Wanted, training_scores
 from t2i.core.errors import UserError
 from t2i.core.models.wanted import Sample
 from t2i.core.runs.configure import open_dataset, resolve_config
