@@ -225,11 +225,13 @@ class FakeEngine:
     def __init__(self):
         self.trained, self.resumed = [], []
 
-    def train(self, config, out, *, reporter=None, command="", seed=None, observer=None):
+    def train(
+        self, config, out, *, reporter=None, command="", seed=None, observer=None, examining=None
+    ):
         self.trained.append((config, out))
         return finished(out, config, seed)
 
-    def resume(self, path, *, reporter=None, observer=None):
+    def resume(self, path, *, reporter=None, observer=None, examining=None):
         self.resumed.append(path)
         return finished(path, Run(path).config())
 
