@@ -298,7 +298,15 @@ def _contents(files: Sequence[str]) -> str:
 
 
 def refusal(hub: HubName, error: Exception) -> UserError:
-    """Say in one line why a model did not come from the hub, and what would help."""
+    """Say in one line why a model did not come from the hub, and what would help.
+
+    Args:
+        hub: The model.
+        error: What the hub's library raised.
+
+    Returns:
+        The error to raise instead.
+    """
     from huggingface_hub import errors
 
     if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):

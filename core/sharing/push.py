@@ -47,6 +47,9 @@ class Pushed:
             parcel: The files.
             url: Address of the model's page. "": nothing was uploaded.
             commit: The commit. "": none.
+
+        Returns:
+            What was uploaded, or would be.
         """
         return cls(url, commit, parcel.sizes(), tuple(parcel.removed), tuple(parcel.remarks))
 
