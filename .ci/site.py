@@ -30,6 +30,7 @@ GUIDES = (
     ("Start", "README.md"),
     ("First run", "docs/first-run.md"),
     ("Your own images", "docs/own-images.md"),
+    ("Tuning a trained model", "docs/tuning.md"),
     ("Models and machines", "docs/models.md"),
     ("Sampling", "docs/sampling.md"),
     ("The page: draw, watch, judge", "docs/web.md"),
