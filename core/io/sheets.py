@@ -182,7 +182,7 @@ def wrapped(text: str, font: Font, width: int, lines: int) -> list[str]:
         The lines; none if the text is empty.
     """
     found: list[str] = []
-    for word in legible(text).split():
+    for word in legible(text[: lines * width]).split():  # a letter is wider than a pixel
         longer = f"{found[-1]} {word}" if found else word
         if found and font.getlength(longer) <= width:
             found[-1] = longer

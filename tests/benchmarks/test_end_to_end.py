@@ -34,7 +34,9 @@ def test_a_model_is_trained_scored_and_reported(tmp_path, words):
     assert toy.curve[-1]["step"] == 5
     assert set(toy.curve[-1]["losses"]) == {"generator", "critic"}
     assert "Training" in (out / "report.html").read_text()
-    assert json.loads((out / "results.json").read_text())["ranking"] == [{"rank": 1, "name": "toy", "tied": False}]
+    assert json.loads((out / "results.json").read_text())["ranking"] == [
+        {"rank": 1, "name": "toy", "tied": False}
+    ]
 
 
 class Said:

@@ -149,7 +149,8 @@ def timeless(document):
     """A JSON document without what the clock says."""
     if isinstance(document, dict):
         kept = {k: timeless(v) for k, v in document.items() if k not in CLOCKS}
-        return kept | ({"since": kept["since"][0]} if "since" in kept else {})
+        since = kept.get("since")  # (step, clock) in a checkpoint
+        return kept | ({"since": since[0]} if isinstance(since, list) else {})
     return [timeless(item) for item in document] if isinstance(document, list) else document
 
 

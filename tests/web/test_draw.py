@@ -123,20 +123,20 @@ def test_a_grid_over_two_settings(page):
 
 def test_a_drawing_is_cancelled_and_another_waits(page, visit, studio):
     choose(page, "ddpm")
-    fill(page, "a red circle", steps=1000, images=40)  # long enough for all that is looked at
-    page.locator("#draw-go").click()
-    page.locator("progress").wait_for()
-    page.get_by_text(re.compile(r"step \d+ of 1000")).wait_for()
-    page.locator(".t2i-previews img").first.wait_for()
+    fill(page, "a red circle", steps=1000, images=60)  # long enough for all that is looked at
     other = visit(studio.url)
     other.locator("#draw-examples").get_by_text("a red circle").click()
     other.wait_for_function(
         "document.querySelector('#draw-prompts textarea').value == 'a red circle'"
     )
+    page.locator("#draw-go").click()
+    page.locator("progress").wait_for()
+    page.get_by_text(re.compile(r"step \d+ of 1000")).wait_for()
+    page.locator(".t2i-previews img").first.wait_for()
     other.locator("#draw-go").click()
     other.get_by_text("in the queue: 1 drawing before yours").wait_for()
     page.locator("#draw-stop").click()
-    page.get_by_text("cancelled; 0 images kept").wait_for()
+    page.get_by_text(re.compile(r"cancelled; \d+ images? kept")).wait_for()
     other.locator(".t2i-done").wait_for()
     assert other.errors == []
 
@@ -184,7 +184,7 @@ def ask(studio, path, method="GET", body=None, **headers):
 
 def test_no_file_outside_can_be_read(studio, untrained):
     secret = untrained.parent / "secret.txt"
-    secret.write_text("secret")
+    secret.write_text("what it says")
     (untrained / "link").symlink_to(secret)
     for path in (secret, "/etc/passwd", "/proc/self/environ", untrained / "link",
                  f"{untrained}/../secret.txt", untrained / "ddpm" / "config.json"):  # fmt: skip
@@ -192,7 +192,7 @@ def test_no_file_outside_can_be_read(studio, untrained):
             quoted = urllib.parse.quote(str(path))
             status, body = ask(studio, f"/gradio_api/{way}{quoted}")
             assert status in (403, 404), (way, path)
-            assert b"secret" not in body
+            assert b"what it says" not in body
     for path in (
         "/static/../../../etc/passwd",
         "/assets/%2e%2e/%2e%2e/%2e%2e/etc/passwd",

@@ -20,8 +20,8 @@ def declared(subject: Part) -> None:
     spec = subject.spec
     need(bool(spec.files or spec.hub), "it has neither files nor hub repositories")
     need(bool(spec.licence and spec.licence_url), "it names no licence, or not where that stands")
-    places = [file.place for file in spec.files]
-    need(len(set(places)) == len(places), "two of its files go to one place")
+    places = {(file.place, file.url) for file in spec.files}  # parts may share a file
+    need(len({place for place, _ in places}) == len(places), "two of its files go to one place")
     need(
         set(spec.default) <= set(spec.parts),
         f"default {spec.default} names parts that it does not have: {spec.parts}",

@@ -23,7 +23,17 @@ from t2i.core.registry.tables import Loaded, installed_points, origin_of, regist
 LIMIT = 0.2
 """Processor time that importing a plugin and calling its hooks may take, in seconds."""
 
-WORDS = ("name", "summary", "family", "paper", "opens", "licence", "licence_url", "judge")
+WORDS = (
+    "name",
+    "summary",
+    "reading",
+    "family",
+    "paper",
+    "opens",
+    "licence",
+    "licence_url",
+    "judge",
+)
 """Text fields of specifications that are not import paths."""
 
 TRIALS = 2

@@ -240,7 +240,7 @@ def test_what_cannot_begin_or_go_on_says_why(tmp_path, monkeypatch):
 def test_a_run_that_could_not_begin_may_be_begun_again(tmp_path, monkeypatch):
     from t2i.core.engine import training
 
-    def broken(*arguments):
+    def broken(*arguments, **more):
         raise UserError("no weights")
 
     with monkeypatch.context() as patch:

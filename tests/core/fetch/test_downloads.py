@@ -174,10 +174,12 @@ def test_a_specification_of_the_wrong_stuff_breaks_its_plugin():
 
 
 def test_what_we_declare_can_be_known(monkeypatch, tmp_path):
-    """Files of ours have checksums, and COCO's sizes; nothing of ours is a bare name on some
-    drive."""
+    """Files of ours have checksums, if anybody published one; COCO's have sizes too."""
     files = {file.place: file for spec in registry().downloads for file in spec.files}
-    assert all(file.checksum for file in files.values())
+    lacking = {
+        spec.name for spec in registry().downloads if not all(f.checksum for f in spec.files)
+    }
+    assert lacking <= {"hpsv2", "image-reward", "tifa", "drawbench"}
     assert files["weights-inception-2015-12-05-6726825d.pth"].checksum == "sha256:6726825d"
     assert sum(file.size for place, file in files.items() if "2014" in place) == 20_408_459_804
     named = {spec.name for spec in registry().downloads}

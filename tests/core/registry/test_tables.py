@@ -4,7 +4,6 @@ broken."""
 import re
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 
@@ -43,7 +42,7 @@ class Point:
 
     def __init__(self, name, load, distribution="some-package"):
         self.name, self.load, self.module = name, load, "some_package.plugin"
-        self.dist = SimpleNamespace(name=distribution, version="1.2")
+        self.dist = type("Distribution", (), {"name": distribution, "version": "1.2"})()
 
 
 def test_specifications_are_found_with_their_distribution():

@@ -24,8 +24,8 @@ child = os.fork()  # as a loader's worker, which inherits the lock's descriptor
 if not child:
     time.sleep(60)
     os._exit(0)
-print(child, flush=True)
 try:
+    print(child, flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     os.kill(child, 9)
