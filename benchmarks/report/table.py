@@ -270,7 +270,8 @@ def _fitting(
     """
     ranks = max((len(standing.place) for standing in standings), default=0)
     names = min(LONGEST_NAME, max((len(printable(s.name)) for s in standings), default=5))
-    free = width - ranks - GAP - max(names, len("model"))
+    # One gap more than there are: rich before 14.3 pads the last column too.
+    free = width - ranks - 2 * GAP - max(names, len("model"))
     shown: list[Column] = []
     others = [column for column in results.columns if column != results.headline]
     for column in [results.headline, *others]:

@@ -77,8 +77,8 @@ class ImageReward(PairedExtractor):
         parts: Any = self.parts
         pixels = cropped(images, parts["image"].config.image_size)
         seen = parts["image"](pixel_values=(pixels - self.mean) / self.std).last_hidden_state
-        tokens = self.tokenizer(
-            [readable(caption, TOKENS) for caption in captions],
+        tokens = self.tokenizer(  # transformers 5.0 keeps capitals, which the vocabulary lacks
+            [readable(caption, TOKENS).lower() for caption in captions],
             padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt",
         ).to(images.device)  # fmt: skip
         read = parts["text"](

@@ -1,6 +1,7 @@
 """VQAScore, TIFA and DSG, answered by a small random Qwen2-VL in the true format, against
 transformers' own processor and generation."""
 
+import inspect
 import json
 
 import pytest
@@ -91,9 +92,11 @@ def test_vqascore_is_the_probability_of_yes(folder, images):
             "Yes or No.<|im_end|>\n<|im_start|>assistant\n"
         )
         asked = tokenizer(text, return_tensors="pt")
-        marks = (asked.input_ids == network.config.image_token_id).int()
+        marks = {"mm_token_type_ids": (asked.input_ids == network.config.image_token_id).int()}
+        if marks.keys() - inspect.signature(network.forward).parameters.keys():
+            marks = {}  # transformers 5.0 finds the images itself
         drawn = network.generate(
-            **asked, **seen, mm_token_type_ids=marks, max_new_tokens=1, do_sample=False,
+            **asked, **seen, **marks, max_new_tokens=1, do_sample=False,
             output_scores=True, return_dict_in_generate=True,
         )  # fmt: skip
         yes = tokenizer.encode("Yes", add_special_tokens=False)
