@@ -29,7 +29,11 @@ from t2i.core.runs.folder import Run
 PROJECT = "t2i"
 """The project of a tracker in which all runs are."""
 
-PACKAGES = {"tensorboard": "'t2i-zoo[tensorboard]'", "comet_ml": "comet-ml"}
+PACKAGES = {
+    "tensorboard": "'t2i-zoo[tensorboard]'",
+    "trackio": "'t2i-zoo[trackio]'",
+    "comet_ml": "comet-ml",
+}
 """What pip installs for a tracker, where that is not its name."""
 
 TRACKIO_PLACES = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")

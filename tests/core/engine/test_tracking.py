@@ -229,6 +229,7 @@ print("@@", json.dumps({**found, "names": names, "asked": asked, "said": said}),
 
 
 def test_trackio_holds_one_run_with_its_grids_and_asks_no_network(tmp_path):
+    pytest.importorskip("trackio", reason="the extra trackio")
     variables = {**os.environ, "TRACKIO_DIR": str(tmp_path / "kept")}
     variables |= {"HOME": str(tmp_path), "HF_TOKEN": "hf_none"}  # whose owner nobody asks for
     done = subprocess.run(
