@@ -65,32 +65,11 @@ class GuideTrainer(Trainer):
         f, g = engine.gathered(f), generator.of_sentences(sentences)
         scores = generator.scale * f @ g.T
         alike = equal_rows(sentences.detach())
-        if self.against_kept:
-            loss = among_kept(scores, alike, generator.against_kept(f, g))
-        else:
-            loss = contrast(scores, alike) / 2
+        kept = generator.against_kept(f, g) if self.against_kept else None
+        loss = contrast(scores, alike, kept) / 2
         engine.update("guide", loss)
         generator.keep(sentences.detach())
         return {"contrastive": loss, "found": _found(scores.detach(), alike)}
-
-
-def among_kept(scores: Tensor, alike: Tensor, kept: Tensor) -> Tensor:
-    """Compute CLIP's loss where each image must find its caption among further ones too.
-
-    Args:
-        scores: Scores of images (rows) and captions of the batch, float (B, B).
-        alike: Pairs that match beside the diagonal, bool (B, B), which are left out.
-        kept: Scores of the images with further captions, float (B, K); -inf for their own.
-
-    Returns:
-        The mean of the cross entropies of both directions.
-    """
-    own = scores.masked_fill(
-        alike & ~torch.eye(len(alike), dtype=torch.bool, device=alike.device), -torch.inf
-    )
-    target = torch.arange(len(own), device=own.device)
-    images = F.cross_entropy(torch.cat([own, kept], 1), target)
-    return (images + F.cross_entropy(own.T, target)) / 2
 
 
 def _found(scores: Tensor, alike: Tensor) -> Tensor:

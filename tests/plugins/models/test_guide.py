@@ -13,9 +13,10 @@ from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch, Networks
 from t2i.core.models.loading import load
 from t2i.core.runs.configure import resolve_config
+from t2i.plugins.common.gan.losses.contrastive import contrast
 from t2i.plugins.models.guide.config import GuideConfig
 from t2i.plugins.models.guide.networks import NoisyClip
-from t2i.plugins.models.guide.training import GuideTrainer, among_kept, stages
+from t2i.plugins.models.guide.training import GuideTrainer, stages
 from t2i.plugins.models.guide.weights import load_weights
 
 SMALL = {
@@ -217,7 +218,7 @@ def test_an_image_is_told_from_kept_captions_too():
         row = torch.stack([*others, *kept[i]])
         column = torch.stack([scores[j, i] for j in range(3) if i == j or not alike[i, j]])
         wanted += [row.logsumexp(0) - scores[i, i], column.logsumexp(0) - scores[i, i]]
-    torch.testing.assert_close(among_kept(scores, alike, kept), torch.stack(wanted).mean())
+    torch.testing.assert_close(contrast(scores, alike, kept) / 2, torch.stack(wanted).mean())
 
 
 def test_the_loss_against_kept_captions_is_a_setting():

@@ -71,12 +71,14 @@ def word_scores(
     return scores
 
 
-def contrast(scores: Tensor, alike: Tensor | None = None) -> Tensor:
+def contrast(scores: Tensor, alike: Tensor | None = None, further: Tensor | None = None) -> Tensor:
     """Compute the cross entropies of both directions: which column a row belongs to, and back.
 
     Args:
         scores: Scores, float (B, B). Matching pairs are on the diagonal.
         alike: Pairs that match beside the diagonal, bool (B, B), which are left out. None: none.
+        further: Scores of the rows with columns that no row belongs to, float (B, K); -inf: left
+            out. None: none.
 
     Returns:
         The sum of the two mean cross entropies, a scalar.
@@ -85,7 +87,8 @@ def contrast(scores: Tensor, alike: Tensor | None = None) -> Tensor:
     if alike is not None:
         diagonal = target[:, None] == target
         scores = scores.masked_fill(alike & ~diagonal, -torch.inf)
-    return F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)
+    rows = scores if further is None else torch.cat([scores, further], 1)
+    return F.cross_entropy(rows, target) + F.cross_entropy(scores.T, target)
 
 
 def equal_rows(x: Tensor) -> Tensor:
