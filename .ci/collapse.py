@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from t2i.benchmarks.results import VARIETY, Results
+from t2i.benchmarks.results import VARIETY, Results, Row
 from t2i.core.engine.local import LocalEngine
 from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.text import TextFeatures
@@ -261,9 +261,17 @@ def shapes_table(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
     """
     if not rows:
         return ["Not measured yet."]
-    lines = ["| run | all right | diversity |", "|---|---|---|"]
-    for run, scores in rows.items():
-        lines.append(f"| {run} | {scores['accuracy']:.1f} % | {scores['diversity']:.1f} % |")
+    lines = [
+        "| setting | all right | FD, shapes network | diversity | arithmetic |",
+        "|---|---|---|---|---|",
+    ]
+    for run, score in sorted(rows.items(), key=lambda item: -item[1]["accuracy"]):
+        chosen = run if run in ("none", "real images") else f"`{run.replace('-', '=', 1)}`"
+        arithmetic = f"{score['operations'] / 1e12:.1f} TFLOP" if score["operations"] else ""
+        lines.append(
+            f"| {chosen} | {score['accuracy']:.1f} % ({score['low']:.1f} to {score['high']:.1f}) "
+            f"| {score['fd']:.2f} | {score['diversity']:.1f} % | {arithmetic} |"
+        )
     return lines
 
 
@@ -316,13 +324,20 @@ def scores_of(results: Path) -> dict[str, dict[str, float]]:
     Returns:
         The scores of each run, by its name and the score's.
     """
+    return {row.name: _scores(row) for row in Results.load(results).rows if row.kind != "floor"}
+
+
+def _scores(row: Row) -> dict[str, float]:
+    """Return what the table shows of a row."""
+    one = row.scores["one object"]
+    low, high = row.intervals["one object"]["caption-accuracy"]["all"]
     return {
-        row.name: {
-            "accuracy": float(row.scores["one object"]["caption-accuracy"]["all"]),
-            "diversity": float(row.scores[VARIETY]["diversity"]["diversity"]),
-        }
-        for row in Results.load(results).rows
-        if row.kind != "floor"
+        "accuracy": one["caption-accuracy"]["all"],
+        "low": low,
+        "high": high,
+        "fd": one["fid"]["fid"],
+        "diversity": row.scores[VARIETY]["diversity"]["diversity"],
+        "operations": row.training.get("operations", {}).get("total", 0),
     }
 
 
