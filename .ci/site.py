@@ -38,6 +38,7 @@ GUIDES = (
     ("Samplers, measured", "docs/samplers.md"),
     ("Benchmarks and scores", "docs/metrics.md"),
     ("Votes of people", "docs/votes.md"),
+    ("The board: all models", "docs/board.md"),
     ("Learning in minutes", "docs/learning.md"),
     ("What was tried", "docs/learning-tiny.md"),
     ("Against mode collapse", "docs/collapse.md"),

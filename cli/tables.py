@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -13,7 +14,7 @@ from t2i.core.registry.specs import Named
 from t2i.core.registry.tables import registry
 
 FIELDS: dict[str, tuple[str, ...]] = {
-    "models": ("family", "presets", "paper"),
+    "models": ("family", "year", "paper", "board", "presets"),
     "families": ("generator",),
     "samplers": ("families",),
     "encoders": (),
@@ -24,12 +25,14 @@ FIELDS: dict[str, tuple[str, ...]] = {
 }
 """Kind of thing -> what its specifications say beside name and summary."""
 
-ONLY_JSON = ("paper", "needs_dir", "generator")
+ONLY_JSON = ("needs_dir", "generator")
+NOT_SHOWN = {"models": ("presets", "distribution")}
+"""What is in JSON alone, by kind: there is no room for it beside the rest."""
 
 
 def _row(kind: str, spec: Named) -> dict[str, Any]:
     origin = registry().table(kind).origin(spec.name)
-    fields = {name: getattr(spec, name) for name in FIELDS[kind]}
+    fields = {name: _field(spec, name) for name in FIELDS[kind]}
     place = {
         "plugin": origin.plugin,
         "distribution": origin.distribution,
@@ -38,8 +41,26 @@ def _row(kind: str, spec: Named) -> dict[str, Any]:
     return {"name": spec.name, "summary": spec.summary, **fields, **place}
 
 
-def _text(value: str | Sequence[str]) -> str:
-    return value if isinstance(value, str) else ", ".join(value)
+def _field(spec: Named, name: str) -> Any:
+    """Return a field of a specification, or a model's score on the board."""
+    if name != "board":
+        return getattr(spec, name)
+    from t2i.benchmarks.board.figures import figures
+
+    figure = figures().get(spec.name)
+    return figure and figure._asdict()
+
+
+def _text(name: str, value: Any) -> str:
+    """Write a field for the table. Of a paper, it is the authors, year and number on arXiv."""
+    if name == "paper":
+        found = re.match(r"[^;]*?\d{4}(, arXiv:[\d.]+)?", value)
+        return found[0] if found else value
+    if isinstance(value, Mapping):
+        return f"{value['all_right']:.1f} %"
+    if isinstance(value, list | tuple):
+        return ", ".join(value)
+    return "" if value is None else str(value)
 
 
 def _listing(kind: str, what: str) -> click.Command:
@@ -50,18 +71,21 @@ def _listing(kind: str, what: str) -> click.Command:
         if as_json:
             answer_json(rows)
             return
+        hidden = (*ONLY_JSON, *NOT_SHOWN.get(kind, ()))
         shown = [
             "name",
-            *(name for name in FIELDS[kind] if name not in ONLY_JSON),
-            "distribution",
+            *(name for name in (*FIELDS[kind], "distribution") if name not in hidden),
             "summary",
         ]
-        answer_table(shown, [[_text(row[name]) for name in shown] for row in rows])
+        answer_table(shown, [[_text(name, row[name]) for name in shown] for row in rows])
 
     return click.command(kind, cls=Command, help=f"List {what}.")(json_option(show))
 
 
-models = _listing("models", "the models: family, presets, where each comes from")
+models = _listing(
+    "models",
+    "the models: family, year, paper, and the share of captions that each has right on the board",
+)
 families = _listing("families", "the families of models: what fixes how a generator is called")
 samplers = _listing("samplers", "the samplers, with the families of models that each draws from")
 encoders = _listing("encoders", "the text encoders")

@@ -146,6 +146,12 @@ class ModelSpec(Spec):
     networks: str | None = None
     likelihood: str | None = None
 
+    @property
+    def year(self) -> int | None:
+        """Year of the first paper; None if the reference names none."""
+        found = re.search(r"\b(?:19|20)\d\d\b", self.paper)
+        return int(found[0]) if found else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerSpec(Spec):

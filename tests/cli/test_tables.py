@@ -34,7 +34,7 @@ def test_a_model_says_family_and_presets(here):
     (row,) = (row for row in json.loads(here("models", "--json")[1]) if row["name"] == "toy")
     assert row == {
         "name": "toy", "summary": "A toy", "family": "one-shot", "presets": ["tiny", "paper"],
-        "paper": "none",
+        "paper": "none", "year": None, "board": None,
         "plugin": "toy", "distribution": "?", "version": "?",
     }  # fmt: skip
 

@@ -1,0 +1,1 @@
+"""The board: every model of the zoo on `shapes`, trained for the same time."""

@@ -1,0 +1,129 @@
+"""The rows of the board: results of `t2i bench shapes`, joined in one folder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from t2i.benchmarks.results import Column, Results, Row
+from t2i.benchmarks.run.grids import REAL, load_images
+from t2i.benchmarks.run.operations import count
+from t2i.core.errors import UserError
+from t2i.core.io.files import write_bytes
+from t2i.core.io.images import png
+from t2i.core.models.loading import load
+
+KEPT_LINES = 40
+"""Lines of a training log that a row keeps, at even distances."""
+
+CAPTION = "there is a large cyan circle in the middle"
+"""The caption of the image whose arithmetic is counted."""
+
+
+def rows_of(board: Path) -> Results | None:
+    """Read the rows that the board has.
+
+    Args:
+        board: Its folder.
+
+    Returns:
+        The results; None if it has none yet.
+
+    Raises:
+        UserError: They are damaged.
+    """
+    return Results.load(board) if (board / "results.json").exists() else None
+
+
+def models_on(board: Path) -> list[str]:
+    """List the models that have a row.
+
+    Args:
+        board: The board's folder.
+
+    Returns:
+        Their names, each once.
+    """
+    results = rows_of(board)
+    rows = results.rows if results else []
+    return list(dict.fromkeys(row.model for row in rows if row.kind == "model"))
+
+
+def enter(board: Path, found: Path) -> list[str]:
+    """Enter the rows of a benchmark's results. A row of the same name is replaced.
+
+    Args:
+        board: The board's folder; it is made if it does not exist.
+        found: The folder of the results, with the images of their grid.
+
+    Returns:
+        Names of the rows of models that were entered.
+
+    Raises:
+        UserError: The results were made under another protocol than the board's, or are damaged.
+    """
+    new, old = Results.load(found), rows_of(board)
+    if old and old.protocol_hash != new.protocol_hash:
+        raise UserError(
+            f"{found}: its protocol {new.protocol_hash[:12]} is not the board's "
+            f"({old.protocol_hash[:12]}): score its runs again with 't2i bench shapes --run'"
+        )
+    entered = [_trimmed(row, new) for row in new.rows]
+    for row in entered:
+        _keep_images(found, board, row, len(new.grid))
+    replaced = {row.name for row in entered}
+    kept = [row for row in old.rows if row.name not in replaced] if old else []
+    order = ("real", "model", "floor")
+    rows = sorted([*kept, *entered], key=lambda row: (order.index(row.kind), row.name))
+    replace(old or new, rows=rows, columns=_columns(new, old), out=board, spent={}).save()
+    return [row.name for row in entered if row.kind == "model"]
+
+
+def strip(board: Path, row: str) -> Path:
+    """Name the file of a row's images.
+
+    Args:
+        board: The board's folder.
+        row: The row's name.
+
+    Returns:
+        The file: an image of each caption of the grid, side by side.
+    """
+    return board / f"{row}.png"
+
+
+def _columns(new: Results, old: Results | None) -> list[Column]:
+    """Return the columns of both, each once."""
+    return list(dict.fromkeys([*(old.columns if old else ()), *new.columns]))
+
+
+def _trimmed(row: Row, results: Results) -> Row:
+    """Return a row with what the board keeps of it, and the command and machine that made it."""
+    if row.kind != "model":
+        return row
+    step = max(1, -(-len(row.curve) // KEPT_LINES))
+    made = {"command": results.command, "created": results.created, **results.environment}
+    return replace(
+        row, curve=row.curve[::step], training={**row.training, "made": made},
+        sampling={**row.sampling, **_operations(row)},
+    )  # fmt: skip
+
+
+def _operations(row: Row) -> dict[str, int]:
+    """Count the arithmetic of one image; nothing if the run is no longer there."""
+    place = Path(str(row.training.get("run", "")))
+    if not place.is_dir():
+        return {}
+    model = load(place, device="cpu")
+    return {"operations": count(lambda: model.sample([CAPTION], seed=0)).total}
+
+
+def _keep_images(found: Path, board: Path, row: Row, captions: int) -> None:
+    """Write the first image of each caption, side by side, into the board's folder."""
+    folder = REAL if row.kind == "real" else row.name
+    images = [load_images(found, folder, number)[:1] for number in range(captions)]
+    if row.kind != "floor" and all(images):
+        pixels = np.concatenate([np.asarray(image) for (image,) in images], axis=1)
+        write_bytes(strip(board, folder), png(pixels))

@@ -1,0 +1,124 @@
+"""The documents that show the board: docs/board.md, the README, and the page of each model."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from t2i.benchmarks.board import figures, tables
+from t2i.benchmarks.board.pictures import images, quality_by_cost
+from t2i.benchmarks.report.table import with_range
+from t2i.benchmarks.results import Results, Standing, Value
+from t2i.core.errors import UserError
+from t2i.core.io.files import write_bytes
+from t2i.core.io.images import png
+from t2i.core.registry.specs import ModelSpec
+from t2i.core.registry.tables import registry
+
+BOARD = Path("docs/board")
+"""Folder of the rows, seen from the repository's root."""
+
+
+def write_pages(root: Path, results: Results) -> None:
+    """Write every document and picture that shows the board.
+
+    Args:
+        root: The repository's root.
+        results: The board's rows.
+
+    Raises:
+        UserError: A document lacks the comments between which a part of it is written.
+    """
+    write_figures(root, results)
+    write_bytes(root / "docs" / "board.png", png(images(results)))
+    write_bytes(root / "docs" / "board.svg", quality_by_cost(results))
+    page = root / "docs" / "board.md"
+    fill(page, "quality", tables.quality(results))
+    fill(page, "attributes", tables.attributes(results))
+    fill(page, "origins", tables.origins(results))
+    fill(page, "protocol", _protocol(results))
+    fill(root / "README.md", "board", _list(results))
+    for standing in tables.models(results):
+        spec = registry().models.origin(standing.rows[0].model).plugin
+        fill(root / "plugins" / "models" / spec / "README.md", standing.name, _line(standing))
+
+
+def write_figures(root: Path, results: Results) -> None:
+    """Write the figures that the package carries.
+
+    Args:
+        root: The repository's root.
+        results: The board's rows.
+    """
+    found = {s.rows[0].model: s.value(tables.HEADLINE) for s in tables.models(results)}
+    rounded = {
+        model: [round(n, 2) for n in _ends(value)]
+        for model, value in sorted(found.items())
+        if value
+    }
+    lines = ",\n".join(f" {json.dumps(model)}: {json.dumps(n)}" for model, n in rounded.items())
+    path = root / "benchmarks" / "board" / figures.FILE.name
+    write_bytes(path, f"{{\n{lines}\n}}\n".encode())
+
+
+def _ends(value: Value) -> tuple[float, float, float]:
+    """Return a score with the ends of its range; the score itself where there is none."""
+    low = value.mean if value.low is None else value.low
+    return value.mean, low, value.mean if value.high is None else value.high
+
+
+def fill(page: Path, name: str, text: str) -> None:
+    """Replace the part of a document between `<!-- NAME -->` and `<!-- end of NAME -->`.
+
+    Args:
+        page: The document.
+        name: Name of the part.
+        text: What stands there from now on.
+
+    Raises:
+        UserError: The document lacks the comments.
+    """
+    start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before, found, rest = page.read_text("utf-8").partition(start)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise UserError(f"{page}: put the lines '{start}' and '{end}' where the board is to stand")
+    write_bytes(page, f"{before}{start}\n\n{text}\n\n{end}{after}".encode())
+
+
+def _protocol(results: Results) -> str:
+    captions = "; ".join(f"({n}) {entry['caption']}" for n, entry in enumerate(results.grid, 1))
+    return f"Protocol `{results.protocol_hash}`.\n\nCaptions, from left to right: {captions}."
+
+
+def _line(standing: Standing) -> str:
+    """Write a model's score, for its own page."""
+    value = with_range(standing.value(tables.HEADLINE))
+    return (
+        f"On [the board](../../../docs/board.md), `{standing.name}` gets {value} % of the "
+        "one-object captions all right, after twenty minutes of one core."
+    )
+
+
+def _list(results: Results) -> str:
+    """Write the README's list of models: the best first, those without a row last."""
+    standings = {s.rows[0].model: s for s in tables.models(results)}
+    others = [spec for spec in registry().models if spec.name not in standings]
+    heads = ["model", "family", "what it is", "paper", "all right %"]
+    return tables.table(heads, _list_lines(standings, others))
+
+
+def _list_lines(standings: dict[str, Standing], others: list[ModelSpec]) -> Iterator[list[str]]:
+    for spec in [*(registry().models[name] for name in standings), *others]:
+        standing = standings.get(spec.name)
+        score = with_range(standing.value(tables.HEADLINE)) if standing else ""
+        yield [tables.linked(spec.name, ""), spec.family, spec.summary, _paper(spec.paper), score]
+
+
+def _paper(paper: str) -> str:
+    """Write the first reference of a paper, with a link to arXiv where it has one."""
+    first = paper.split(";")[0]
+    found = re.fullmatch(r"(.*\d{4}), arXiv:(\d{4}\.\d{5})(.*)", first)
+    return f"[{found[1]}](https://arxiv.org/abs/{found[2]}){found[3]}" if found else first

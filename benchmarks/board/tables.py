@@ -1,0 +1,194 @@
+"""The board's tables, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from t2i.benchmarks.report.table import DASH, cost, number, with_range
+from t2i.benchmarks.results import VARIETY, Column, Results, Row, Standing
+from t2i.core.registry.specs import ModelSpec
+from t2i.core.registry.tables import registry
+
+ONE, KINDS, UNSEEN = "one object", "all kinds", "compositions"
+"""Caption sets of the benchmark `shapes`."""
+
+
+def accuracy(where: str, attribute: str, title: str) -> Column:
+    """Return the column of an attribute of captions.
+
+    Args:
+        where: The caption set.
+        attribute: The attribute, or "all".
+        title: Heading.
+
+    Returns:
+        The column.
+    """
+    return Column(where, "caption-accuracy", attribute, title, "higher")
+
+
+HEADLINE = accuracy(ONE, "all", "all right %")
+QUALITY = (
+    accuracy(UNSEEN, "all", "unseen %"),
+    accuracy(KINDS, "all", "all kinds %"),
+    Column(ONE, "fid", "fid", "FD", "lower"),
+    Column(VARIETY, "diversity", "diversity", "diversity %", "none"),
+    Column(ONE, "bits-per-dim", "bits_per_dim", "bits/dim", "lower"),
+)
+ATTRIBUTES = tuple(
+    accuracy(ONE, name, name) for name in ("shape", "colour", "size", "position", "count")
+)
+COSTS = (
+    ("s/image", "s/image", ("sampling", "seconds_per_image")),
+    ("an image", "arithmetic", ("sampling", "operations")),
+    ("training", "arithmetic", ("training", "operations", "total")),
+    ("steps", "steps", ("training", "steps")),
+    ("parameters", "parameters", ("training", "parameters", "all")),
+    ("memory", "memory", ("training", "peak_memory_bytes")),
+)
+"""Costs: heading, the title that `report.table.cost` formats it by, and path in a row."""
+
+
+def spec_of(standing: Standing) -> ModelSpec:
+    """Return the specification of a model on the board.
+
+    Args:
+        standing: Its line of the ranking.
+
+    Returns:
+        The specification.
+    """
+    return registry().models[standing.rows[0].model]
+
+
+def quality(results: Results) -> str:
+    """Write the table of scores and costs, the best model first.
+
+    Args:
+        results: The board's rows.
+
+    Returns:
+        Markdown.
+    """
+    heads = ["", "model", "family", HEADLINE.title, *(c.title for c in QUALITY)]
+    return table([*heads, *(head for head, _, _ in COSTS)], _quality_lines(results))
+
+
+def _quality_lines(results: Results) -> Iterator[list[str]]:
+    for standing in results.ranking():
+        if standing.kind == "floor":
+            continue
+        scores = [_short(standing, column) for column in QUALITY]
+        costs = [cost(title, standing.cost(*path)) for _, title, path in COSTS]
+        if standing.kind == "real":
+            name = ["", "real images", ""]
+        else:
+            name = [standing.place, linked(standing.name), spec_of(standing).family]
+        yield [*name, f"**{with_range(standing.value(HEADLINE))}**", *scores, *costs]
+
+
+def attributes(results: Results) -> str:
+    """Write the table of accuracy by attribute, with intervals.
+
+    Args:
+        results: The board's rows.
+
+    Returns:
+        Markdown.
+    """
+    return table(
+        ["model", *(c.title for c in ATTRIBUTES), "unseen: all", "all kinds: all"],
+        (
+            [s.name, *(with_range(s.value(c)) for c in (*ATTRIBUTES, *QUALITY[:2]))]
+            for s in models(results)
+        ),
+    )
+
+
+def origins(results: Results) -> str:
+    """Write the table of what made each row.
+
+    Args:
+        results: The board's rows.
+
+    Returns:
+        Markdown.
+    """
+    return table(
+        ["model", "command", "date", "flags"],
+        (
+            [row.name, f"`{command(row.model)}`", made(row), "; ".join(row.warnings)]
+            for s in models(results)
+            for row in s.rows
+        ),
+    )
+
+
+def made(row: Row) -> str:
+    """Write when a row was made.
+
+    Args:
+        row: The row.
+
+    Returns:
+        The date.
+    """
+    return str(row.training.get("made", {}).get("created", ""))[:10]
+
+
+def command(model: str) -> str:
+    """Write the command that makes a model's row.
+
+    Args:
+        model: Name of the model.
+
+    Returns:
+        The command.
+    """
+    return f"python -m t2i.benchmarks.board --models {model}"
+
+
+def models(results: Results) -> list[Standing]:
+    """List the models of a ranking.
+
+    Args:
+        results: The board's rows.
+
+    Returns:
+        Their lines, the best first.
+    """
+    return [standing for standing in results.ranking() if standing.kind == "model"]
+
+
+def linked(name: str, to: str = "../") -> str:
+    """Write a model's name with a link to its page.
+
+    Args:
+        name: Its registered name.
+        to: Path of the repository's root, seen from the document.
+
+    Returns:
+        Markdown.
+    """
+    folder = registry().models.origin(name).plugin
+    return f"[{name}]({to}plugins/models/{folder}/README.md)"
+
+
+def _short(standing: Standing, column: Column) -> str:
+    """Write a score without its interval."""
+    value = standing.value(column)
+    return number(value.mean) if value else DASH
+
+
+def table(heads: Sequence[str], lines: Iterable[list[str]]) -> str:
+    """Write a table in Markdown.
+
+    Args:
+        heads: Headings.
+        lines: Cells of each line.
+
+    Returns:
+        Markdown.
+    """
+    rows = [list(heads), ["---"] * len(heads), *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

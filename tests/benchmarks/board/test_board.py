@@ -1,0 +1,178 @@
+"""The board: rows enter once, in any order; its pages say what its rows say."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from t2i.benchmarks.board import figures, tables
+from t2i.benchmarks.board.entering import enter, models_on, rows_of
+from t2i.benchmarks.board.pages import fill, write_pages
+from t2i.benchmarks.results import VARIETY, Results, Row
+from t2i.benchmarks.run import grids
+from t2i.core.errors import UserError
+from t2i.core.registry.tables import registry
+
+CAPTIONS = ("a red circle", "two small stars")
+SIDE = 32
+
+
+def make_row(model, right, kind="model", seed=0):
+    marks = dict.fromkeys(("shape", "colour", "size", "position", "count"), 90.0)
+    one = {"caption-accuracy": {"all": right, **marks}, "fid": {"fid": 2.5}}
+    return Row(
+        name=model if seed == 0 else f"{model}-seed{seed}", kind=kind,
+        model=model if kind == "model" else "", seed=seed,
+        scores={
+            "one object": one,
+            **{name: {"caption-accuracy": {"all": right / 2}} for name in ("all kinds", "compositions")},  # noqa: E501
+            VARIETY: {"diversity": {"diversity": 9.5}},
+        },
+        intervals={"one object": {"caption-accuracy": {"all": (right - 3, right + 2)}}},
+        training={"run": "/nowhere", "steps": 1234, "parameters": {"all": 2.5e6}},
+        sampling={"name": "direct", "seconds_per_image": 0.02 if model == "ldm" else 0.001},
+        curve=[{"stage": "one", "step": i, "seconds": 1.0 * i, "losses": {}} for i in range(100)],
+        warnings=["mode collapse"] if model == "dfgan" else [],
+    )  # fmt: skip
+
+
+def make_results(out, *rows, protocol="a" * 64):
+    """Write results of real images and some models, with the images of their grid."""
+    rows = [make_row("real images", 99.0, "real"), *rows, make_row("wrong", 0.5, "floor")]
+    for shade, row in enumerate(rows[:-1]):
+        for number in range(len(CAPTIONS)):
+            image = np.full((SIDE, SIDE, 3), 40 * shade + number, np.uint8)
+            grids.save_image(out, grids.REAL if shade == 0 else row.name, number, 0, image)
+    results = Results(
+        benchmark="shapes", protocol={}, protocol_hash=protocol, budget={"minutes": 20},
+        columns=[tables.HEADLINE], headline=tables.HEADLINE, bars=[], rows=rows,
+        grid=[{"set": "one object", "caption": caption} for caption in CAPTIONS],
+        environment={"torch": "9"}, command="t2i bench shapes", created="2026-11-30T10:00:00",
+        out=out,
+    )  # fmt: skip
+    results.save()
+    return out
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A folder with the documents of a clone that show the board."""
+    root = tmp_path / "clone"
+    pages = {
+        "docs/board.md": ("quality", "attributes", "origins", "protocol"),
+        "README.md": ("board",),
+        "plugins/models/ldm/README.md": ("ldm",),
+        "plugins/models/dfgan/README.md": ("dfgan",),
+    }
+    for name, parts in pages.items():
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(f"# t\n<!-- {p} -->old<!-- end of {p} -->\nkept\n" for p in parts))
+    (root / "benchmarks/board").mkdir(parents=True)
+    return root
+
+
+def test_rows_are_joined_in_any_order(tmp_path):
+    one = make_results(tmp_path / "one", make_row("dfgan", 60.0))
+    two = make_results(tmp_path / "two", make_row("ldm", 95.0), make_row("ldm", 91.0, seed=1))
+    for order in ((one, two), (two, one)):
+        board = tmp_path / f"board-{order[0].name}"
+        assert [enter(board, found) for found in order] == [
+            [row.name for row in Results.load(found).rows if row.kind == "model"] for found in order
+        ]
+        found = rows_of(board)
+        names = ["real images", "dfgan", "ldm", "ldm-seed1", "wrong"]
+        assert [row.name for row in found.rows] == names
+        assert models_on(board) == ["dfgan", "ldm"]
+        dfgan = found.rows[1]
+        assert dfgan.scores == make_row("dfgan", 60.0).scores
+        assert dfgan.training["made"] == {
+            "command": "t2i bench shapes", "created": "2026-11-30T10:00:00", "torch": "9",
+        }  # fmt: skip
+        assert [line["step"] for line in dfgan.curve] == list(range(0, 100, 3))
+        with Image.open(board / "ldm.png") as strip:
+            assert strip.size == (len(CAPTIONS) * SIDE, SIDE)
+            assert strip.getpixel((SIDE, 0)) == (41, 41, 41)  # the second caption
+
+
+def test_a_row_is_replaced_and_another_protocol_is_refused(tmp_path):
+    board = tmp_path / "board"
+    enter(board, make_results(tmp_path / "old", make_row("ldm", 50.0)))
+    enter(board, make_results(tmp_path / "new", make_row("ldm", 97.0)))
+    (standing,) = tables.models(rows_of(board))
+    assert standing.value(tables.HEADLINE).mean == 97.0
+    before = (board / "results.json").read_bytes()
+    other = make_results(tmp_path / "other", make_row("dfgan", 60.0), protocol="b" * 64)
+    with pytest.raises(UserError, match=r"protocol bbbbbbbbbbbb is not the board's \(aaaaaaaaaaaa"):
+        enter(board, other)
+    assert (board / "results.json").read_bytes() == before
+
+
+def test_the_pages_say_what_the_rows_say(clone, tmp_path):
+    found = make_results(tmp_path / "found", make_row("dfgan", 60.0), make_row("ldm", 95.0))
+    command = [sys.executable, "-P", "-m", "t2i.benchmarks.board", "--enter", str(found)]
+    ended = subprocess.run(command, cwd=clone, capture_output=True, text=True, timeout=120)
+    assert (ended.stdout, ended.returncode) == ("entered: dfgan, ldm\n", 0), ended.stderr
+    page = (clone / "docs/board.md").read_text()
+    assert page.count("kept") == 4
+    assert "old" not in page
+    lines = [line for line in page.splitlines() if line.startswith("| ")]
+    cells = {line.split("|")[2].strip(): line for line in lines}
+    ldm = cells["[ldm](../plugins/models/ldm/README.md)"]
+    assert "| diffusion | **95.0 (92.0\N{EN DASH}97.0)** | 47.5 | 47.5 | 2.50 | 9.50 |" in ldm
+    assert "| 0.0200 |" in ldm
+    assert "| 1,234 | 2.5 M |" in ldm
+    assert lines.index(ldm) < lines.index(cells["[dfgan](../plugins/models/dfgan/README.md)"])
+    assert "mode collapse" in page
+    readme = (clone / "README.md").read_text().splitlines()
+    shown = [line.split("](")[0].removeprefix("| [") for line in readme if line.startswith("| [")]
+    assert shown[:2] == ["ldm", "dfgan"]
+    assert sorted(shown) == [spec.name for spec in registry().models]
+    assert (
+        "`ldm` gets 95.0 (92.0\N{EN DASH}97.0) %"
+        in (clone / "plugins/models/ldm/README.md").read_text()
+    )
+    assert json.loads((clone / "benchmarks/board/figures.json").read_text()) == {
+        "dfgan": [60.0, 57.0, 62.0],
+        "ldm": [95.0, 92.0, 97.0],
+    }
+    with Image.open(clone / "docs/board.png") as sheet:
+        assert sheet.width > 2 * len(CAPTIONS) * SIDE
+    assert ">ldm<" in (clone / "docs/board.svg").read_text()
+
+
+def test_a_document_without_a_place_is_named(clone, tmp_path):
+    (clone / "README.md").write_text("no place")
+    enter(clone / "docs/board", make_results(tmp_path / "found", make_row("ldm", 95.0)))
+    results = rows_of(clone / "docs/board")
+    with pytest.raises(UserError, match=r"README.md: put the lines '<!-- board -->'"):
+        write_pages(clone, results)
+    page = tmp_path / "page.md"
+    page.write_text("a <!-- x --> b")
+    with pytest.raises(UserError, match=r"end of x"):
+        fill(page, "x", "c")
+
+
+def test_figures_of_this_version_are_scores_of_its_models():
+    assert set(figures.figures()) <= {spec.name for spec in registry().models}
+    for figure in figures.figures().values():
+        assert 0 <= figure.low <= figure.all_right <= figure.high <= 100
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [("elsewhere", "no clone of the repository"), ("clone", "did you mean 'ldm'")],
+)
+def test_what_cannot_be_done_is_one_line(clone, tmp_path, place, told):
+    (tmp_path / place).mkdir(exist_ok=True)
+    command = [sys.executable, "-P", "-m", "t2i.benchmarks.board", "--models", "ldn"]
+    ended = subprocess.run(
+        command, cwd=tmp_path / place, capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 1
+    assert told in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+    assert not (tmp_path / place / "runs").exists()
