@@ -67,17 +67,20 @@ def score(model: str, out: Path) -> None:
         raise UserError(f"'{model}' has no row: {' '.join(command)} ended with {ended.returncode}")
 
 
-def add(root: Path, found: Path) -> None:
+def add(root: Path, found: Path, out: Path) -> None:
     """Enter rows, and write the pages.
 
     Args:
         root: The repository's root.
         found: Folder of a benchmark's results.
+        out: Folder of the runs. Its lock is held meanwhile, so that commands that run at once enter
+            their rows one after the other.
 
     Raises:
         UserError: The results do not belong on this board.
     """
-    with FileLock(root / BOARD / ".lock"):
+    out.mkdir(parents=True, exist_ok=True)
+    with FileLock(out / ".lock"):
         entered = enter(root / BOARD, found)
         pages(root)
     print(f"entered: {', '.join(entered)}")
@@ -126,10 +129,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             pages(root)
             return
         for found in given.enter or ():
-            add(root, found)
+            add(root, found, given.out)
         for model in () if given.enter else _wanted(given.models, root):
             score(model, given.out / model)
-            add(root, given.out / model)
+            add(root, given.out / model, given.out)
     except T2IError as error:
         sys.exit(str(error))
 

@@ -105,8 +105,9 @@ def _trimmed(row: Row, results: Results) -> Row:
         return row
     step = max(1, -(-len(row.curve) // KEPT_LINES))
     made = {"command": results.command, "created": results.created, **results.environment}
+    run = Path(str(row.training.get("run", ""))).name  # where it lay is nobody's business
     return replace(
-        row, curve=row.curve[::step], training={**row.training, "made": made},
+        row, curve=row.curve[::step], training={**row.training, "run": run, "made": made},
         sampling={**row.sampling, **_operations(row)},
     )  # fmt: skip
 

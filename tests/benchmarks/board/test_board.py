@@ -89,6 +89,7 @@ def test_rows_are_joined_in_any_order(tmp_path):
         assert models_on(board) == ["dfgan", "ldm"]
         dfgan = found.rows[1]
         assert dfgan.scores == make_row("dfgan", 60.0).scores
+        assert dfgan.training["run"] == "nowhere"  # not where it lay
         assert dfgan.training["made"] == {
             "command": "t2i bench shapes", "created": "2026-11-30T10:00:00", "torch": "9",
         }  # fmt: skip
