@@ -15,9 +15,6 @@ from t2i.core.io.files import write_bytes
 from t2i.core.io.images import png
 from t2i.core.models.loading import load
 
-KEPT_LINES = 40
-"""Lines of a training log that a row keeps, at even distances."""
-
 CAPTION = "there is a large cyan circle in the middle"
 """The caption of the image whose arithmetic is counted."""
 
@@ -100,14 +97,13 @@ def _columns(new: Results, old: Results | None) -> list[Column]:
 
 
 def _trimmed(row: Row, results: Results) -> Row:
-    """Return a row with what the board keeps of it, and the command and machine that made it."""
+    """Return a row without its curve, and with the command and the machine that made it."""
     if row.kind != "model":
         return row
-    step = max(1, -(-len(row.curve) // KEPT_LINES))
     made = {"command": results.command, "created": results.created, **results.environment}
     run = Path(str(row.training.get("run", ""))).name  # where it lay is nobody's business
     return replace(
-        row, curve=row.curve[::step], training={**row.training, "run": run, "made": made},
+        row, curve=[], training={**row.training, "run": run, "made": made},
         sampling={**row.sampling, **_operations(row)},
     )  # fmt: skip
 
