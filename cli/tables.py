@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ from t2i.core.registry.specs import Named
 from t2i.core.registry.tables import registry
 
 FIELDS: dict[str, tuple[str, ...]] = {
-    "models": ("family", "year", "paper", "board", "presets"),
+    "models": ("family", "year", "cited", "arxiv", "board", "paper", "presets"),
     "families": ("generator",),
     "samplers": ("families",),
     "encoders": (),
@@ -26,7 +25,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
 """Kind of thing -> what its specifications say beside name and summary."""
 
 ONLY_JSON = ("needs_dir", "generator")
-NOT_SHOWN = {"models": ("presets", "distribution")}
+NOT_SHOWN = {"models": ("paper", "presets", "distribution")}
 """What is in JSON alone, by kind: there is no room for it beside the rest."""
 
 
@@ -51,11 +50,8 @@ def _field(spec: Named, name: str) -> Any:
     return figure and figure._asdict()
 
 
-def _text(name: str, value: Any) -> str:
-    """Write a field for the table. Of a paper, it is the authors, year and number on arXiv."""
-    if name == "paper":
-        found = re.match(r"[^;]*?\d{4}(, arXiv:[\d.]+)?", value)
-        return found[0] if found else value
+def _text(value: Any) -> str:
+    """Write a field for the table."""
     if isinstance(value, Mapping):
         return f"{value['all_right']:.1f} %"
     if isinstance(value, list | tuple):
@@ -77,7 +73,7 @@ def _listing(kind: str, what: str) -> click.Command:
             *(name for name in (*FIELDS[kind], "distribution") if name not in hidden),
             "summary",
         ]
-        answer_table(shown, [[_text(name, row[name]) for name in shown] for row in rows])
+        answer_table(shown, [[_text(row[name]) for name in shown] for row in rows])
 
     return click.command(kind, cls=Command, help=f"List {what}.")(json_option(show))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,11 +113,11 @@ def _list_lines(standings: dict[str, Standing], others: list[ModelSpec]) -> Iter
     for spec in [*(registry().models[name] for name in standings), *others]:
         standing = standings.get(spec.name)
         score = with_range(standing.value(tables.HEADLINE)) if standing else ""
-        yield [tables.linked(spec.name, ""), spec.family, spec.summary, _paper(spec.paper), score]
+        yield [tables.linked(spec.name, ""), spec.family, spec.summary, _paper(spec), score]
 
 
-def _paper(paper: str) -> str:
-    """Write the first reference of a paper, with a link to arXiv where it has one."""
-    first = paper.split(";")[0]
-    found = re.fullmatch(r"(.*\d{4}), arXiv:(\d{4}\.\d{5})(.*)", first)
-    return f"[{found[1]}](https://arxiv.org/abs/{found[2]}){found[3]}" if found else first
+def _paper(spec: ModelSpec) -> str:
+    """Cite a model's paper, with a link to arXiv where it has one."""
+    if not spec.arxiv:
+        return spec.cited
+    return f"[{spec.cited}](https://arxiv.org/abs/{spec.arxiv})"

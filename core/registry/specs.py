@@ -152,6 +152,17 @@ class ModelSpec(Spec):
         found = re.search(r"\b(?:19|20)\d\d\b", self.paper)
         return int(found[0]) if found else None
 
+    @property
+    def cited(self) -> str:
+        """Authors and year of the first paper; the whole reference if it names no year."""
+        return self.paper.partition(str(self.year))[0] + str(self.year) if self.year else self.paper
+
+    @property
+    def arxiv(self) -> str:
+        """Number of the first paper on arXiv, such as "2112.10752". "": it names none."""
+        found = re.search(r"arXiv:(\d{4}\.\d{4,5})", self.paper.partition(";")[0])
+        return found[1] if found else ""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerSpec(Spec):

@@ -34,7 +34,7 @@ def test_a_model_says_family_and_presets(here):
     (row,) = (row for row in json.loads(here("models", "--json")[1]) if row["name"] == "toy")
     assert row == {
         "name": "toy", "summary": "A toy", "family": "one-shot", "presets": ["tiny", "paper"],
-        "paper": "none", "year": None, "board": None,
+        "paper": "none", "year": None, "cited": "none", "arxiv": "", "board": None,
         "plugin": "toy", "distribution": "?", "version": "?",
     }  # fmt: skip
 
@@ -102,3 +102,12 @@ def test_info_says_beside_a_version_that_it_was_not_tested(here, monkeypatch):
     assert ["numpy", f"1.0 (untested: t2i needs {bound})"] in lines
     assert ["torch", f"99.1+cpu (untested: newer than {newest['torch']})"] in lines
     assert ["timm", changed["timm"]] in lines
+
+
+def test_the_reference_of_a_paper_is_read():
+    ldm, gan = registry().models["ldm"], registry().models["attngan"]
+    assert (ldm.year, ldm.cited, ldm.arxiv) == (2022, "Rombach et al. 2022", "2112.10752")
+    assert (gan.year, gan.cited, gan.arxiv) == (2018, "Xu et al. 2018", "")
+    for spec in registry().models:
+        if registry().models.origin(spec.name).distribution == "t2i-zoo":
+            assert spec.cited.endswith(str(spec.year)), spec.name
