@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +12,10 @@ from pathlib import Path
 from torch import Tensor
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import load_tensors
+from t2i.core.io.files import load_tensors, read_object
 from t2i.core.io.terminal import printable
 from t2i.core.models.identify import LORA, identify
-from t2i.core.models.lora.layouts import Pair, pairs_of
+from t2i.core.models.lora.layouts import METADATA, Pair, pairs_of
 from t2i.core.models.lora.networks import Layer, LoraNetworks, named_layers
 
 IN_FOLDERS = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
@@ -68,8 +70,10 @@ def parse_lora(text: str) -> tuple[Path, float]:
         The file and its weight, 1 if none is given.
     """
     file, colon, weight = text.rpartition(":")
+    if not (colon and file) or Path(text).exists():
+        return Path(text), 1.0
     try:
-        return (Path(file), float(weight)) if colon and file else (Path(text), 1.0)
+        return Path(file), float(weight)
     except ValueError:
         return Path(text), 1.0
 
@@ -86,8 +90,8 @@ def read_lora(path: Path, networks: LoraNetworks, model: str) -> LoraFile:
         The file.
 
     Raises:
-        UserError: There is no such file, it is no LoRA, no key of it fits, or it belongs to a
-            network of other widths.
+        UserError: There is no such file, it is no LoRA, no key of it fits, it belongs to a network
+            of other widths, or a change is not finite.
     """
     path = _file(path)
     tensors = load_tensors(path, f"LoRA {path}")
@@ -103,8 +107,9 @@ def read_lora(path: Path, networks: LoraNetworks, model: str) -> LoraFile:
     if not found:
         raise UserError(_refusal(path, tensors, networks, model))
     for layer, pair in found:
-        _check_shape(path, layer, pair, model)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        _check(path, layer, pair, model)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
     unused = tuple(name for name in tensors if name not in used)
     return LoraFile(path, digest, tuple(found), unused, len(tensors))
 
@@ -122,8 +127,12 @@ def _file(path: Path) -> Path:
 
 
 def _metadata(path: Path) -> dict[str, str]:
+    """Return the file's metadata; of peft's folders the settings beside it, where they have alpha."""
     from safetensors import safe_open
 
+    beside = path.with_name("adapter_config.json")
+    if path.name == IN_FOLDERS[1] and beside.is_file():
+        return {METADATA: json.dumps(read_object(beside, f"LoRA {path}"))}
     with safe_open(path, framework="pt") as file:
         return dict(file.metadata() or {})
 
@@ -142,8 +151,17 @@ def _refusal(
     )
 
 
-def _check_shape(path: Path, layer: Layer, pair: Pair, model: str) -> None:
-    """Check that a change has the size of the weights; a 1x1 kernel counts as a matrix."""
+def _check(path: Path, layer: Layer, pair: Pair, model: str) -> None:
+    """Check that a change is finite, and has the size of the weights.
+
+    A 1x1 kernel counts as a matrix.
+    """
+    numbers = (pair.scale, float(pair.down.float().abs().max()), float(pair.up.float().abs().max()))
+    if not all(math.isfinite(number) for number in numbers):
+        raise UserError(
+            f"LoRA {path}: its change of {layer.name} is not finite: the file is damaged, or its "
+            "training failed"
+        )
     own = tuple(layer.weight.shape)
     if _squeezed(own) != _squeezed(pair.shape):
         raise UserError(
