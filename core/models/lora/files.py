@@ -127,7 +127,7 @@ def _file(path: Path) -> Path:
 
 
 def _metadata(path: Path) -> dict[str, str]:
-    """Return the file's metadata; of peft's folders the settings beside it, where they have alpha."""
+    """Return the file's metadata, or the settings of peft's beside it, which name alpha."""
     from safetensors import safe_open
 
     beside = path.with_name("adapter_config.json")

@@ -1,5 +1,5 @@
-"""LoRAs of Stable Diffusion XL, Stable Diffusion 3 and PixArt-alpha: what diffusers and peft write is
-read here, with its alpha, and what is written here is read there. The images are equal."""
+"""LoRAs of Stable Diffusion XL, Stable Diffusion 3 and PixArt-alpha: what diffusers and peft write
+is read here, with its alpha, and what is written here is read there. The images are equal."""
 
 import numpy as np
 import pytest
