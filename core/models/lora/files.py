@@ -14,7 +14,7 @@ from torch import Tensor
 from t2i.core.errors import UserError
 from t2i.core.io.files import load_tensors, read_object
 from t2i.core.io.terminal import printable
-from t2i.core.models.identify import LORA, identify
+from t2i.core.models.identify import LORA, identify, shapes_of
 from t2i.core.models.lora.layouts import METADATA, Pair, pairs_of
 from t2i.core.models.lora.networks import Layer, LoraNetworks, named_layers
 
@@ -94,6 +94,8 @@ def read_lora(path: Path, networks: LoraNetworks, model: str) -> LoraFile:
             of other widths, or a change is not finite.
     """
     path = _file(path)
+    if shapes_of(path) is None:
+        raise UserError(printable(f"LoRA {path} is {identify(path).sentence}"))
     tensors = load_tensors(path, f"LoRA {path}")
     if not any(part in name for name in tensors for part in LORA):
         raise UserError(f"{path} is {identify(path).what}, not a LoRA")
