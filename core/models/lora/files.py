@@ -39,7 +39,8 @@ class LoraFile:
 
     Args:
         path: The file.
-        hash: SHA-256 of its bytes, the first 12 hexadecimal digits.
+        hash: SHA-256 of its bytes, the first 12 hexadecimal digits. In a folder of peft, those of
+            its settings are hashed too.
         pairs: The changes that fit, each with its layer.
         unused: Names of the tensors that are not used.
         total: Number of tensors in the file.
@@ -110,10 +111,8 @@ def read_lora(path: Path, networks: LoraNetworks, model: str) -> LoraFile:
         raise UserError(_refusal(path, tensors, networks, model))
     for layer, pair in found:
         _check(path, layer, pair, model)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
     unused = tuple(name for name in tensors if name not in used)
-    return LoraFile(path, digest, tuple(found), unused, len(tensors))
+    return LoraFile(path, _hash(path), tuple(found), unused, len(tensors))
 
 
 def _file(path: Path) -> Path:
@@ -128,12 +127,26 @@ def _file(path: Path) -> Path:
     raise UserError(f"LoRA {path}: the folder has no {' and no '.join(IN_FOLDERS)}: name the file")
 
 
+def _settings(path: Path) -> Path | None:
+    """Return the file of peft's settings that belongs to a file of weights, if there is one."""
+    beside = path.with_name("adapter_config.json")
+    return beside if path.name == IN_FOLDERS[1] and beside.is_file() else None
+
+
+def _hash(path: Path) -> str:
+    """Hash what decides the change."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    if beside := _settings(path):
+        digest.update(beside.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def _metadata(path: Path) -> dict[str, str]:
     """Return the file's metadata, or the settings of peft's beside it, which name alpha."""
     from safetensors import safe_open
 
-    beside = path.with_name("adapter_config.json")
-    if path.name == IN_FOLDERS[1] and beside.is_file():
+    if beside := _settings(path):
         return {METADATA: json.dumps(read_object(beside, f"LoRA {path}"))}
     with safe_open(path, framework="pt") as file:
         return dict(file.metadata() or {})
