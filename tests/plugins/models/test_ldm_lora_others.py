@@ -4,7 +4,6 @@ is read here, with its alpha, and what is written here is read there. The images
 import numpy as np
 import pytest
 import torch
-from diffusers.training_utils import _collate_lora_metadata
 from peft import LoraConfig, get_peft_model, inject_adapter_in_model
 from peft.utils import get_peft_model_state_dict
 from PIL import Image
@@ -59,7 +58,11 @@ def test_what_diffusers_writes_is_read(kind, rooted, tmp_path):
         targets = CLIP if part in TEXTS else ATTENTION
         inject_adapter_in_model(adapters(targets, use_rslora=rooted), module)
     layers = {f"{part}_lora_layers": get_peft_model_state_dict(m) for part, m in modules.items()}
-    pipe.save_lora_weights(tmp_path / "lora", **layers, **_collate_lora_metadata(modules))
+    told = {
+        f"{part}_lora_adapter_metadata": module.peft_config["default"].to_dict()
+        for part, module in modules.items()
+    }
+    pipe.save_lora_weights(tmp_path / "lora", **layers, **told)
     model = load(folder, "cpu")
     before = ours(model)
     lora = model.lora(tmp_path / "lora")
