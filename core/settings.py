@@ -518,20 +518,27 @@ class EngineConfig(Config):
             return value
         return tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
 
-    def check_shared(self, processes: int) -> None:
+    def check_shared(self, processes: int, stage: str = "") -> None:
         """Check that processes can share each part of a batch out.
 
         Args:
             processes: The number of processes.
+            stage: Name of the stage that these settings are for, for errors. "": all stages.
 
         Raises:
             UserError: They cannot.
         """
-        if self.batch_size % (self.accumulate * processes):
-            raise UserError(
-                f"batch_size ({self.batch_size}) must be a multiple of accumulate "
-                f"({self.accumulate}) times the number of processes ({processes})"
-            )
+        rows = self.accumulate * processes
+        if self.batch_size % rows == 0:
+            return
+        fitting = [n for n in range(1, self.accumulate) if self.batch_size % (n * processes) == 0]
+        near = max(1, round(self.batch_size / rows)) * rows
+        remedy = f"accumulate={fitting[-1]}" if fitting else f"batch_size={near}"
+        raise UserError(
+            f"{f'stage {stage}: ' if stage else ''}batch_size ({self.batch_size}) must be a "
+            f"multiple of accumulate ({self.accumulate}) times the number of processes "
+            f"({processes}): set {remedy}, for example"
+        )
 
     @pydantic.model_validator(mode="after")
     def _fsdp_excludes(self) -> Self:

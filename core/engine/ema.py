@@ -99,6 +99,8 @@ class Ema:
     def swapped(self) -> Iterator[None]:
         """Put the averages in the place of the parameters inside the block.
 
+        Processes that share the weights out must enter the block together.
+
         Yields:
             Nothing.
         """
@@ -107,6 +109,8 @@ class Ema:
             yield
         finally:
             self._swap()
+        if self._sharding and self._parameters:
+            self._sharding.refresh()  # what stays whole during a step was gathered in the block
 
     def _swap(self) -> None:
         """Exchange parameters and averages.

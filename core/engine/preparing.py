@@ -55,10 +55,14 @@ class PreparedStage:
         self.model = model
         self.trainer = trainer
         self.device = device
+        given = optimizations(trainer)
         self.optimizations: Mapping[str, Optimization] = {
             name: in_bits(optimization, settings.optimizer_bits)
-            for name, optimization in optimizations(trainer).items()
+            for name, optimization in given.items()
         }
+        same = [name for name, one in self.optimizations.items() if one is given[name]]
+        if settings.optimizer_bits != 32 and same:
+            say(f"optimizer_bits: {', '.join(same)} keeps 32: only Adam and AdamW have fewer")
         trained = self._in_optimizers()
         self.encoder_trains = any(p in trained for p in model.text_encoder.parameters())
         again = settings.gradient_checkpointing

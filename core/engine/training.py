@@ -361,7 +361,7 @@ def _plans(
     for index, stage in enumerate(stages):
         settings = stage_settings(config, stage)
         size, accumulate = settings.batch_size, settings.accumulate
-        settings.check_shared(world)
+        settings.check_shared(world, stage.name)
         check_bits(settings)
         if settings.cache_views and dataset.endless:
             raise UserError(

@@ -112,8 +112,7 @@ def _adapted(model: str, stages: Sequence[Stage], name: str | None) -> Stage:
     names = [stage.name for stage in stages]
     if name is not None and name not in names:
         raise UserError(
-            f"lora.stage = {name}: model '{model}' has no such stage{nearest(name, names)}; it has "
-            f"{', '.join(names)}"
+            f"lora.stage = {name}: model '{model}' has no such stage{nearest(name, names)}"
         )
     return stages[-1 if name is None else names.index(name)]
 

@@ -8,6 +8,7 @@ images = model.sample("a red circle", n=4, sampler="ddim", steps=50, seed=0)
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -423,8 +424,11 @@ class Model:
             The LoRA. Its `told` says how many keys of the file are used; `remove()` takes it out.
 
         Raises:
-            UserError: It is no such file, no key of it fits, or it was trained on another base.
+            UserError: It is no such file, no key of it fits, it was trained on another base, or the
+                weight is not finite.
         """
+        if not math.isfinite(weight):
+            raise UserError(f"LoRA {file}: its weight is {weight}: give a number, such as 0.8")
         return self.loras.add(read_lora(Path(file), self.lora_networks, self.config.model), weight)
 
     # --- sampling ---------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from t2i.core.errors import UserError
+from t2i.core.fetch.hub import HubName
 from t2i.core.io.terminal import duration, printable
 from t2i.core.registry.tables import registry
 from t2i.core.runs.citations import citations
@@ -42,6 +43,7 @@ def card(parcel: Parcel, licence: str | None) -> str:
         f"# {_plain(config['model'])}, trained on {_plain(_data(config).get('name', '?'))}",
         _what(config),
         _loading(parcel),
+        _base(document),
         _data_section(config, document),
         _training(parcel, config, document),
         *(_scores(one) for one in parcel.results),
@@ -51,14 +53,15 @@ def card(parcel: Parcel, licence: str | None) -> str:
         _repeat(document),
         _citation(str(config["model"])),
     ]
-    metadata = _metadata(parcel, config, licence).to_yaml()
+    metadata = _metadata(parcel, document, licence).to_yaml()
     body = "\n\n".join(part for part in parts if part)
     return str(ModelCard(f"---\n{metadata}\n---\n\n{body}\n"))
 
 
-def _metadata(parcel: Parcel, config: Mapping[str, Any], licence: str | None) -> Any:
+def _metadata(parcel: Parcel, document: Mapping[str, Any], licence: str | None) -> Any:
     from huggingface_hub import EvalResult, ModelCardData
 
+    config, start = document["run"], HubName.parse(str(document.get("from") or ""))
     results = [
         EvalResult(
             task_type="text-to-image", dataset_type=shared.benchmark,
@@ -77,7 +80,7 @@ def _metadata(parcel: Parcel, config: Mapping[str, Any], licence: str | None) ->
     return ModelCardData(
         license=licence or UNKNOWN, library_name="t2i", pipeline_tag="text-to-image",
         tags=["t2i", "text-to-image", str(config["model"])], model_name=parcel.name.split("/")[1],
-        eval_results=results or None,
+        eval_results=results or None, base_model=start.name if start else None,
     )  # fmt: skip
 
 
@@ -99,6 +102,20 @@ def _loading(parcel: Parcel) -> str:
         f'model = t2i.load("{parcel.name}")\nimages = model.sample([{_quoted(prompt)}], seed=0)\n'
         f"```\n\n```sh\nt2i sample --run {parcel.name} -p {_quoted(prompt)}\n"
         f"t2i pull {parcel.name}\n```"
+    )
+
+
+def _base(document: Mapping[str, Any]) -> str:
+    """Say what adapters change, and where it must be."""
+    base = document.get("base")
+    if not isinstance(base, Mapping) or not base.get("from"):
+        return ""
+    name, where = str(base["from"]), "It is fetched from the hub."
+    if HubName.parse(name) is None:
+        where = "It is not in this repository: put it into the folder in which you load the run."
+    return (
+        f"## Base\n\nThe weights are adapters (LoRA). They change `{_code(name)}`, whose hash is "
+        f"`{_code(base.get('hash', '?'))}`. {where}"
     )
 
 

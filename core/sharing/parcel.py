@@ -111,6 +111,12 @@ def pack(
     parcel = Parcel(source, hub.name, results=shared)
     parcel.add_json("config.json", document)
     parcel.add_json("summary.json", source.summary())
+    start = (document.get("base") or {}).get("from")
+    if start and Path(start).is_absolute():
+        parcel.remarks.append(
+            f"the model holds adapters only, and others lack their base, {Path(start).name}: the "
+            "card says so; 't2i train --from OWNER/NAME --lora' takes a base from the hub"
+        )
     _add_sealed(parcel, source.model)
     if checkpoints and source.steps_saved():
         _add_sealed(parcel, source.checkpoints / f"step-{source.steps_saved()[-1]}")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from t2i.core.errors import UserError
 from t2i.core.fetch.hub import OWN, PROBE_SECONDS, HubName, refusal
 from t2i.core.io.files import MANIFEST, arrive_numbered, arriving, filling, verify
+from t2i.core.io.terminal import printable
 from t2i.core.runs.folder import RUNS, Run
 
 WANTED = ("*.safetensors", "*.json", "*.jsonl", "*.txt", "*.model", "*.png", "*.md", "*.yaml")
@@ -66,6 +67,11 @@ def _fetched(hub: HubName) -> tuple[Path, list[str]]:
                 "pipelines of diffusers"
             )
         names = [name for name in files if any(fnmatch(name, pattern) for pattern in WANTED)]
+        if outside := [name for name in names if not _is_inside(name)]:
+            raise UserError(
+                f"{hub}: its file {printable(outside[0])} would lie outside of the run's folder: "
+                "nothing was fetched; do not trust this repository"
+            )
         folder = Path(snapshot_download(hub.name, revision=info.sha, allow_patterns=names))
     except UserError:
         raise
@@ -75,3 +81,9 @@ def _fetched(hub: HubName) -> tuple[Path, list[str]]:
     if missing:
         raise UserError(f"{hub}: {missing[0]} did not come; the same command tries again")
     return folder, names
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a file of a repository lies in its folder, on any system."""
+    path = PurePosixPath(name)
+    return not (path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name)

@@ -114,3 +114,14 @@ def test_a_list_and_names_with_values_are_asked_for_in_plain_words():
 
 def test_the_docstring_under_a_field_describes_it():
     assert Inner.model_fields["width"].description == "How wide it is."
+
+
+def test_what_processes_cannot_share_is_refused_with_what_they_can():
+    EngineConfig(batch_size=680, accumulate=5).check_shared(8)
+    for sizes, processes, remedy in (
+        ({"batch_size": 680, "accumulate": 40}, 8, "set accumulate=17,"),
+        ({"batch_size": 680, "accumulate": 40}, 16, "set batch_size=640,"),
+        ({"batch_size": 4}, 16, "set batch_size=16,"),
+    ):
+        with pytest.raises(UserError, match=f"stage gan: batch_size .*{remedy}"):
+            EngineConfig(**sizes).check_shared(processes, "gan")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +12,10 @@ from pathlib import Path
 from torch import Tensor
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import load_tensors
+from t2i.core.io.files import load_tensors, read_object
 from t2i.core.io.terminal import printable
-from t2i.core.models.identify import LORA, identify
-from t2i.core.models.lora.layouts import Pair, pairs_of
+from t2i.core.models.identify import LORA, identify, shapes_of
+from t2i.core.models.lora.layouts import METADATA, Pair, pairs_of
 from t2i.core.models.lora.networks import Layer, LoraNetworks, named_layers
 
 IN_FOLDERS = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
@@ -37,7 +39,8 @@ class LoraFile:
 
     Args:
         path: The file.
-        hash: SHA-256 of its bytes, the first 12 hexadecimal digits.
+        hash: SHA-256 of its bytes, the first 12 hexadecimal digits. In a folder of peft, those of
+            its settings are hashed too.
         pairs: The changes that fit, each with its layer.
         unused: Names of the tensors that are not used.
         total: Number of tensors in the file.
@@ -68,8 +71,10 @@ def parse_lora(text: str) -> tuple[Path, float]:
         The file and its weight, 1 if none is given.
     """
     file, colon, weight = text.rpartition(":")
+    if not (colon and file) or Path(text).exists():
+        return Path(text), 1.0
     try:
-        return (Path(file), float(weight)) if colon and file else (Path(text), 1.0)
+        return Path(file), float(weight)
     except ValueError:
         return Path(text), 1.0
 
@@ -86,10 +91,12 @@ def read_lora(path: Path, networks: LoraNetworks, model: str) -> LoraFile:
         The file.
 
     Raises:
-        UserError: There is no such file, it is no LoRA, no key of it fits, or it belongs to a
-            network of other widths.
+        UserError: There is no such file, it is no LoRA, no key of it fits, it belongs to a network
+            of other widths, or a change is not finite.
     """
     path = _file(path)
+    if shapes_of(path) is None:
+        raise UserError(printable(f"LoRA {path} is {identify(path).sentence}"))
     tensors = load_tensors(path, f"LoRA {path}")
     if not any(part in name for name in tensors for part in LORA):
         raise UserError(f"{path} is {identify(path).what}, not a LoRA")
@@ -103,10 +110,9 @@ def read_lora(path: Path, networks: LoraNetworks, model: str) -> LoraFile:
     if not found:
         raise UserError(_refusal(path, tensors, networks, model))
     for layer, pair in found:
-        _check_shape(path, layer, pair, model)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        _check(path, layer, pair, model)
     unused = tuple(name for name in tensors if name not in used)
-    return LoraFile(path, digest, tuple(found), unused, len(tensors))
+    return LoraFile(path, _hash(path), tuple(found), unused, len(tensors))
 
 
 def _file(path: Path) -> Path:
@@ -121,9 +127,27 @@ def _file(path: Path) -> Path:
     raise UserError(f"LoRA {path}: the folder has no {' and no '.join(IN_FOLDERS)}: name the file")
 
 
+def _settings(path: Path) -> Path | None:
+    """Return the file of peft's settings that belongs to a file of weights, if there is one."""
+    beside = path.with_name("adapter_config.json")
+    return beside if path.name == IN_FOLDERS[1] and beside.is_file() else None
+
+
+def _hash(path: Path) -> str:
+    """Hash what decides the change."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    if beside := _settings(path):
+        digest.update(beside.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def _metadata(path: Path) -> dict[str, str]:
+    """Return the file's metadata, or the settings of peft's beside it, which name alpha."""
     from safetensors import safe_open
 
+    if beside := _settings(path):
+        return {METADATA: json.dumps(read_object(beside, f"LoRA {path}"))}
     with safe_open(path, framework="pt") as file:
         return dict(file.metadata() or {})
 
@@ -142,8 +166,17 @@ def _refusal(
     )
 
 
-def _check_shape(path: Path, layer: Layer, pair: Pair, model: str) -> None:
-    """Check that a change has the size of the weights; a 1x1 kernel counts as a matrix."""
+def _check(path: Path, layer: Layer, pair: Pair, model: str) -> None:
+    """Check that a change is finite, and has the size of the weights.
+
+    A 1x1 kernel counts as a matrix.
+    """
+    numbers = (pair.scale, float(pair.down.float().abs().max()), float(pair.up.float().abs().max()))
+    if not all(math.isfinite(number) for number in numbers):
+        raise UserError(
+            f"LoRA {path}: its change of {layer.name} is not finite: the file is damaged, or its "
+            "training failed"
+        )
     own = tuple(layer.weight.shape)
     if _squeezed(own) != _squeezed(pair.shape):
         raise UserError(

@@ -10,6 +10,7 @@ Sources: diffusers (loaders, utils/state_dict_utils.py) and kohya-ss/sd-scripts 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +29,10 @@ OLD = {"to_out": "to_out.0"}
 OLD_TEXT = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 """The same for old files of a text encoder."""
 METADATA = "lora_adapter_metadata"
-"""Entry of a file's metadata in which diffusers keeps peft's settings, as JSON."""
+"""Entry of a file's metadata in which diffusers keeps peft's settings, as JSON. Their names begin
+with the network's. Those of peft's own folders do not."""
+PEFT = "base_model.model."
+"""What peft's names of layers begin with in files of its own."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,12 @@ def pairs_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list
             continue
         down, up = tensors[names["down"]], tensors[names["up"]]
         layer = _layer(raw, names["down"])
-        alpha = float(tensors[alphas[raw]]) if raw in alphas else _told_alpha(metadata, layer)
+        if raw not in alphas:
+            alpha = _told_alpha(metadata, layer, len(down))
+        elif tensors[alphas[raw]].numel() == 1:
+            alpha = float(tensors[alphas[raw]])
+        else:
+            continue
         own = (names["down"], names["up"], *([alphas[raw]] if raw in alphas else []))
         pairs.append(Pair(layer, down, up, alpha, own))
     return pairs
@@ -116,7 +125,8 @@ def _owners(name: str) -> list[str]:
 def _fit(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> bool:
     """Whether two factors can be multiplied: the second has r inputs, at one position."""
     down, up = tensors[names["down"]], tensors[names["up"]]
-    return down.dim() > 1 and up.dim() > 1 and up[0].numel() == len(down) == up.shape[1]
+    whole = down.numel() and up.numel() and down.dim() > 1 and up.dim() > 1
+    return bool(whole) and up[0].numel() == len(down) == up.shape[1]
 
 
 def _layer(raw: str, name: str) -> str:
@@ -129,8 +139,12 @@ def _layer(raw: str, name: str) -> str:
     return f"{place}.{spelt.get(last, last)}"
 
 
-def _told_alpha(metadata: Mapping[str, str], layer: str) -> float | None:
-    """Return the alpha that peft's settings in the metadata name for a layer, if they do."""
+def _told_alpha(metadata: Mapping[str, str], layer: str, rank: int) -> float | None:
+    """Return the alpha that peft's settings in the metadata name for a layer, if they do.
+
+    Where they ask for the factor alpha / sqrt(r) (`use_rslora`, Kalajdzievski 2023), it is the one
+    with which alpha / r is that factor.
+    """
     try:
         told = json.loads(metadata.get(METADATA, "{}"))
     except (ValueError, RecursionError):
@@ -138,8 +152,11 @@ def _told_alpha(metadata: Mapping[str, str], layer: str) -> float | None:
     if not isinstance(told, dict):
         return None
     part, _, rest = layer.partition(".")
-    patterns, alpha = told.get(f"{part}.alpha_pattern"), told.get(f"{part}.lora_alpha")
+    before = "" if layer.startswith(PEFT) else f"{part}."
+    patterns, alpha = told.get(f"{before}alpha_pattern"), told.get(f"{before}lora_alpha")
     for pattern, own in (patterns if isinstance(patterns, dict) else {}).items():
         if rest == pattern or rest.endswith(f".{pattern}"):
             alpha = own
-    return float(alpha) if isinstance(alpha, int | float) else None
+    if not isinstance(alpha, int | float):
+        return None
+    return alpha * math.sqrt(rank) if told.get(f"{before}use_rslora") else float(alpha)

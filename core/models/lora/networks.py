@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 KOHYA = {
     "unet": "lora_unet",
-    "transformer": "lora_unet",
+    "transformer": "lora_transformer",
     "text_encoder": "lora_te",
     "text_encoder_2": "lora_te2",
     "text_encoder_3": "lora_te3",
 }
 """What kohya's names begin with, by the names of diffusers' pipelines. Other networks have "lora_"
-before their names."""
+before their names. That of transformers is OneTrainer's: kohya's own scripts divide them into other
+layers."""
 FIRST_OF_SEVERAL = "lora_te1"
 """What kohya's names of the first text encoder begin with if there are several."""
 INNER = "text_model."
@@ -100,7 +101,7 @@ def named_layers(networks: LoraNetworks) -> dict[str, Layer]:
 def _spellings(
     network: str, name: str, one: LoraNetwork, networks: LoraNetworks
 ) -> Iterator[str]:  # fmt: skip
-    prefix = kohya_prefix(network, networks)
+    prefix, unet = kohya_prefix(network, networks), KOHYA["unet"]
     names = [name, name.removeprefix(INNER), *([one.aliases[name]] if name in one.aliases else [])]
     for own in names:
         yield f"{network}.{own}"
@@ -108,5 +109,6 @@ def _spellings(
         yield f"base_model.model.{own}"  # peft's own files, of one network
         if network in ("unet", "transformer"):
             yield own  # the oldest files, of the U-Net alone
+            yield f"{unet}_{own.replace('.', '_')}"
     if prefix == FIRST_OF_SEVERAL:
         yield f"{KOHYA['text_encoder']}_{name.replace('.', '_')}"

@@ -39,7 +39,7 @@ def build(config: SubjectConfig, split: str) -> Subject:
 
 
 class Subject(Dataset):
-    """The images of a subject, repeated, then those of its class.
+    """The images of a subject, then those of its class, each repeated until their ratio is right.
 
     Args:
         config: Settings.
@@ -64,9 +64,10 @@ class Subject(Dataset):
             if config.class_dir
             else root.resolve().with_name(f"{root.resolve().name}-class")
         )
-        # The mean loss of a batch is then that of the subject plus prior_weight times the class's.
-        visits = round(self._count / config.prior_weight)
-        self._visits = max(len(self._own), visits) if self._count else len(self._own)
+        # The mean loss is then proportional to the subject's plus prior_weight times the class's.
+        own, weight = len(self._own), config.prior_weight
+        self._visits = max(own, round(self._count / weight)) if self._count else own
+        self._class_visits = max(self._count, round(self._visits * weight)) if self._count else 0
 
     @property
     def _count(self) -> int:
@@ -95,14 +96,14 @@ class Subject(Dataset):
         return Asked(self._config.class_prompt, self._count - there, self._class_folder)
 
     def __len__(self) -> int:
-        return self._visits + self._count
+        return self._visits + self._class_visits
 
     def _place(self, index: int) -> tuple[ImageFiles, int]:
         """Return the images that an example is among, and its number there."""
         if index < self._visits:
             return self._own, index % len(self._own)
         assert self._class is not None
-        return self._class, index - self._visits
+        return self._class, (index - self._visits) % self._count
 
     def __getitem__(self, index: int) -> Example:
         files, number = self._place(index)

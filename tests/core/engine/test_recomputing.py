@@ -129,6 +129,16 @@ def test_adam_becomes_bitsandbytes_and_others_stay(bitsandbytes):
 
 
 @pytest.mark.usefixtures("toy", "bitsandbytes")
+def test_an_optimizer_that_has_no_8_bits_is_named():
+    config = resolve_config("toy", sets=("optimizer_bits=8",))
+    model, said = build(config), []
+    trainer = stages_of(config, model.text_encoder)[0].trainer(model.networks)
+    trainer.optimizers = {"a": torch.optim.SGD(model.generator.parameters(), 0.1)}
+    PreparedStage(model, trainer, config.settings, CPU, said.append)
+    assert "optimizer_bits: a keeps 32: only Adam and AdamW have fewer" in said
+
+
+@pytest.mark.usefixtures("toy", "bitsandbytes")
 def test_a_run_with_8_bits_is_saved_and_resumed(tmp_path):
     from t2i.core.engine import resume, train
     from t2i.core.engine.reporting import Silent

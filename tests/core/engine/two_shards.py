@@ -146,6 +146,8 @@ def trained_together(accelerator, batches, saved=None):
             for name, loss in setting.losses(batch[part].chunk(2)[rank], part):
                 updates.update(name, loss)
         ema.update()
+        with ema.swapped(), sharding.whole():
+            pass  # as for a grid of samples: the next step has the weights, not the averages
     optimizers = {name: sharding.optimizer_state(o) for name, o in setting.optimizers.items()}
     averages = ema.state()
     with sharding.whole():

@@ -57,6 +57,31 @@ def test_kernels_are_multiplied_as_convolutions_one_after_the_other():
     torch.testing.assert_close(torch.conv2d(x, pair.change()), both)
 
 
+def test_peft_s_own_settings_name_alpha_and_the_root_of_the_rank():
+    tensors = {f"base_model.model.b.y.lora_{x}.weight": y for x, y in (("A", DOWN), ("B", UP))}
+    for told, scale in (
+        ({"lora_alpha": 4}, 2.0),
+        ({"lora_alpha": 4, "alpha_pattern": {"b.y": 1}}, 0.5),
+        ({"lora_alpha": 4, "use_rslora": True}, 4 / 2**0.5),
+    ):
+        [pair] = pairs_of(tensors, {METADATA: json.dumps(told)})
+        assert pair.scale == pytest.approx(scale)
+
+
+def test_damaged_factors_are_left_out():
+    whole = {"a.lora_down.weight": DOWN, "a.lora_up.weight": UP}
+    assert pairs_of({**whole, "a.alpha": torch.ones(2)}, {}) == []
+    empty = {"a.lora_down.weight": torch.ones(0, 3), "a.lora_up.weight": torch.ones(4, 0)}
+    assert pairs_of(empty, {}) == []
+    assert pairs_of({**whole, "a.lora_up.weight": torch.ones(0, 2)}, {}) == []
+
+
+def test_a_file_whose_name_ends_in_a_number_is_meant(tmp_path):
+    (tmp_path / "a:2").touch()
+    assert parse_lora(str(tmp_path / "a:2")) == (tmp_path / "a:2", 1.0)
+    assert parse_lora(str(tmp_path / "a:3")) == (tmp_path / "a", 3.0)
+
+
 def test_a_weight_stands_after_the_last_colon():
     assert parse_lora("a.safetensors") == (Path("a.safetensors"), 1.0)
     assert parse_lora("a.safetensors:0.5") == (Path("a.safetensors"), 0.5)

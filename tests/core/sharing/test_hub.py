@@ -138,6 +138,31 @@ def test_an_unknown_licence_is_said_and_a_run_without_scores_too(run, hub, tmp_p
     assert not {"metrics.jsonl", "results.json", ".eval_results/t2i.yaml"} & set(hub.files(NAME))
 
 
+def test_the_base_of_adapters_is_named(run, hub, capfd):
+    for start, said in ((f"{PERSON}/sd", "put it into the folder"), ("me/base", "is fetched from")):
+        for file in (run.config_file, run.model / "config.json"):
+            document = json.loads(file.read_text())
+            base = {"from": start, "hash": "abc", "settings": {}}
+            write_json(file, {**document, "base": base, "from": start})
+        seal(run.model)
+        assert main(["push", str(run.path), NAME, "--dry-run"]) == 0
+        assert ("others lack their base, sd" in capfd.readouterr().out) == (start != "me/base")
+        t2i.push(run.path, NAME)
+        card = ModelCard(hub.files(NAME)["README.md"].decode())
+        assert said in card.text
+    assert card.data.base_model == "me/base"
+
+
+def test_a_file_that_would_lie_outside_is_not_fetched(run, hub, tmp_path):
+    t2i.push(run.path, NAME)
+    for name in ("../../outside.json", "/tmp/outside.json", "..\\outside.json"):
+        hub.files(NAME)[name] = b"{}"
+        with pytest.raises(UserError, match=r"outside\.json would lie outside of the run's folder"):
+            t2i.pull(NAME, tmp_path / "new")
+        del hub.files(NAME)[name]
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_second_push_replaces_the_first(run, hub):
     t2i.push(run.path, NAME)
     hub.files(NAME)["notes.txt"] = b"of the owner"

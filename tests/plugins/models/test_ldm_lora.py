@@ -136,6 +136,16 @@ def test_a_partial_fit_is_counted_and_a_foreign_file_is_named(place, model, tmp_
     save_file(wide, tmp_path / "wide.safetensors")
     with pytest.raises(UserError, match="trained on another base"):
         model.lora(tmp_path / "wide.safetensors")
+    (tmp_path / "page.safetensors").write_text("<!DOCTYPE html><html>log in</html>")
+    with pytest.raises(UserError, match=r"is a web page .*; download it again"):
+        model.lora(tmp_path / "page.safetensors")
+    spoilt = {key: x * torch.nan if key.endswith("up.weight") else x for key, x in tensors.items()}
+    save_file(spoilt, tmp_path / "nan.safetensors")
+    with pytest.raises(UserError, match="is not finite: the file is damaged"):
+        model.lora(tmp_path / "nan.safetensors")
+    with pytest.raises(UserError, match="its weight is nan: give a number"):
+        model.lora(place / "kohya.safetensors", float("nan"))
+    assert not len(model.loras)
 
 
 def test_names_of_stable_diffusions_authors_are_read(model, tmp_path):

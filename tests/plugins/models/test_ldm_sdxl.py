@@ -45,10 +45,8 @@ UNET = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def xl(tmp_path_factory):
+def pipeline(place):
     """A pipeline of a few thousand random weights, and its folder."""
-    place = tmp_path_factory.mktemp("xl")
     torch.manual_seed(0)
     first, words = clip(place / "words")
     second, words_2 = clip(place / "words_2", 12, hidden_size=24, hidden_act="gelu")
@@ -58,6 +56,11 @@ def xl(tmp_path_factory):
         unet=random(UNet2DConditionModel(**UNET)), scheduler=BASE,
     )  # fmt: skip
     return saved(pipe, place / "folder")
+
+
+@pytest.fixture(scope="module")
+def xl(tmp_path_factory):
+    return pipeline(tmp_path_factory.mktemp("xl"))
 
 
 @pytest.fixture(scope="module")
