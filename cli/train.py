@@ -239,7 +239,8 @@ def train(
     engine = {
         "steps": steps, "minutes": minutes, "image_size": image_size, "batch_size": batch_size,
         "accumulate": accumulate, "precision": precision, "seed": seed, "keep": keep,
-        "on_nan": on_nan, "track": ",".join(track) or None, "lora": None if lora is None else {"rank": lora},
+        "on_nan": on_nan, "track": ",".join(track) or None,
+        "lora": None if lora is None else {"rank": lora},
     }  # fmt: skip
     options = option_layer(engine, data=data, data_dir=data_dir, encoder=encoder)
     if model is not None:

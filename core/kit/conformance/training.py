@@ -97,6 +97,31 @@ def learns(subject: ModelSubject) -> None:
         )
 
 
+def validates(subject: ModelSubject) -> None:
+    """Validation losses are finite and the same each time, and computing them changes nothing.
+
+    Networks with their buffers, gradients and modes, optimizers, and the global random generators
+    stay as they are.
+
+    Args:
+        subject: The model.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: No stage has a validation loss.
+    """
+    seen = subject.trained.watcher.seen
+    for stage in seen:
+        where = f"stage '{stage.stage}': its validation"
+        need(not stage.traces, f"{where} changes {_some(sorted(stage.traces))}")
+        first, again = stage.validation
+        need(first == again, f"{where} losses differ from one call to the next: {first}, {again}")
+        wrong = [name for name, value in first.items() if not math.isfinite(value)]
+        need(not wrong, f"{where} loss '{_some(wrong)}' is not finite")
+    if not any(stage.validation[0] for stage in seen):
+        raise Skipped("it has no validation loss")
+
+
 def _moved(before: list[float], after: list[float]) -> float:
     """Return the absolute paired t statistic of two lists of values.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from t2i.core.engine.local import LocalEngine
+from t2i.core.engine.random_state import random_state, set_random_state
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import (
@@ -56,6 +58,8 @@ class StageRecord:
         touched: Parameters that got any gradient.
         changed: Parameters whose values changed.
         steps: Number of steps that were taken.
+        validation: Validation losses of one batch, computed twice at the end of the stage.
+        traces: What computing them changed.
     """
 
     stage: str
@@ -66,6 +70,8 @@ class StageRecord:
     touched: set[str] = field(default_factory=set)
     changed: set[str] = field(default_factory=set)
     steps: int = 0
+    validation: list[dict[str, float]] = field(default_factory=list)
+    traces: set[str] = field(default_factory=set)
 
 
 class Watcher:
@@ -152,6 +158,7 @@ class Watched(Trainer):
             self.seen.before.append(_numbers(losses))
         if self.seen.steps == STEPS:
             self._ask_again()
+            self._validate(kept)
         return losses
 
     def _ask_again(self) -> None:
@@ -167,6 +174,46 @@ class Watched(Trainer):
         for name, module in self._named.items():
             module.load_state_dict(states[name])
         self._batches = []
+
+    def _validate(self, batch: Batch) -> None:
+        """Compute the validation losses twice, and note what that changes."""
+        engine = LocalEngine(self.trainer, EngineConfig(), progress=1.0, updates=False)
+        modes = {m: m.training for network in self._named.values() for m in network.modules()}
+        random = random_state()
+        for network in self._named.values():
+            network.eval()
+        before = self._everything()
+        with torch.no_grad():
+            for _ in range(2):
+                losses = self.trainer.validation(replace(batch), engine)
+                self.seen.validation.append(_numbers(losses))
+        after = self._everything()
+        names = before.keys() | after.keys()
+        self.seen.traces |= {n for n in names if not _same(before.get(n), after.get(n))}
+        for module, mode in modes.items():
+            module.training = mode
+        set_random_state(random)
+
+    def _everything(self) -> dict[str, Any]:
+        """Return copies of what a validation must not change, by name."""
+        found: dict[str, Any] = {f"the random numbers of {n}": x for n, x in random_state().items()}
+        for part, network in self._named.items():
+            tensors = (*network.named_parameters(), *network.named_buffers())
+            found |= {f"{part}.{name}": tensor.detach().clone() for name, tensor in tensors}
+            found |= {
+                f"the mode of {part}.{name}": m.training for name, m in network.named_modules()
+            }
+        for name, parameter in self._parameters().items():
+            gradient = parameter.grad
+            found[f"the gradient of {name}"] = None if gradient is None else gradient.clone()
+            found[f"requires_grad of {name}"] = parameter.requires_grad
+        for name, chosen in optimizations(self).items():
+            for number, state in enumerate(chosen.optimizer.state.values()):
+                found |= {
+                    f"the optimizer {name}, {number}.{key}": deepcopy(value)
+                    for key, value in state.items()
+                }
+        return found
 
     def preview(self, batch: Batch) -> Tensor | None:
         return self.trainer.preview(batch)
@@ -215,6 +262,13 @@ class Watched(Trainer):
             for name, parameter in module.named_parameters():
                 found.setdefault(id(parameter), (f"{part}.{name}", parameter))
         return dict(found.values())
+
+
+def _same(one: object, other: object) -> bool:
+    """Tell whether two values are equal, tensors bit for bit."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape == other.shape and bool(torch.equal(one, other))
+    return bool(one == other)
 
 
 def _numbers(losses: Losses) -> dict[str, float]:
