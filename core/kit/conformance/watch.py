@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from t2i.core.engine.local import LocalEngine
-from t2i.core.engine.random_state import random_state, set_random_state
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import (
@@ -24,6 +22,7 @@ from t2i.core.interfaces.trainer import (
     Trainer,
     optimizations,
 )
+from t2i.core.kit.conformance.traces import numbers, validated
 from t2i.core.settings import EngineConfig
 
 STEPS = 50
@@ -155,10 +154,10 @@ class Watched(Trainer):
             self._look_away()
         if len(self._batches) < COMPARED:
             self._batches.append(kept)
-            self.seen.before.append(_numbers(losses))
+            self.seen.before.append(numbers(losses))
         if self.seen.steps == STEPS:
             self._ask_again()
-            self._validate(kept)
+            self.seen.validation, self.seen.traces = validated(self.trainer, self._named, kept)
         return losses
 
     def _ask_again(self) -> None:
@@ -170,50 +169,10 @@ class Watched(Trainer):
         engine = LocalEngine(self.trainer, EngineConfig(), progress=1.0, updates=False)
         with torch.random.fork_rng():
             for batch in self._batches:
-                self.seen.after.append(_numbers(self.trainer.step(batch, engine)))
+                self.seen.after.append(numbers(self.trainer.step(batch, engine)))
         for name, module in self._named.items():
             module.load_state_dict(states[name])
         self._batches = []
-
-    def _validate(self, batch: Batch) -> None:
-        """Compute the validation losses twice, and note what that changes."""
-        engine = LocalEngine(self.trainer, EngineConfig(), progress=1.0, updates=False)
-        modes = {m: m.training for network in self._named.values() for m in network.modules()}
-        random = random_state()
-        for network in self._named.values():
-            network.eval()
-        before = self._everything()
-        with torch.no_grad():
-            for _ in range(2):
-                losses = self.trainer.validation(replace(batch), engine)
-                self.seen.validation.append(_numbers(losses))
-        after = self._everything()
-        names = before.keys() | after.keys()
-        self.seen.traces |= {n for n in names if not _same(before.get(n), after.get(n))}
-        for module, mode in modes.items():
-            module.training = mode
-        set_random_state(random)
-
-    def _everything(self) -> dict[str, Any]:
-        """Return copies of what a validation must not change, by name."""
-        found: dict[str, Any] = {f"the random numbers of {n}": x for n, x in random_state().items()}
-        for part, network in self._named.items():
-            tensors = (*network.named_parameters(), *network.named_buffers())
-            found |= {f"{part}.{name}": tensor.detach().clone() for name, tensor in tensors}
-            found |= {
-                f"the mode of {part}.{name}": m.training for name, m in network.named_modules()
-            }
-        for name, parameter in self._parameters().items():
-            gradient = parameter.grad
-            found[f"the gradient of {name}"] = None if gradient is None else gradient.clone()
-            found[f"requires_grad of {name}"] = parameter.requires_grad
-        for name, chosen in optimizations(self).items():
-            for number, state in enumerate(chosen.optimizer.state.values()):
-                found |= {
-                    f"the optimizer {name}, {number}.{key}": deepcopy(value)
-                    for key, value in state.items()
-                }
-        return found
 
     def preview(self, batch: Batch) -> Tensor | None:
         return self.trainer.preview(batch)
@@ -262,15 +221,3 @@ class Watched(Trainer):
             for name, parameter in module.named_parameters():
                 found.setdefault(id(parameter), (f"{part}.{name}", parameter))
         return dict(found.values())
-
-
-def _same(one: object, other: object) -> bool:
-    """Tell whether two values are equal, tensors bit for bit."""
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.shape == other.shape and bool(torch.equal(one, other))
-    return bool(one == other)
-
-
-def _numbers(losses: Losses) -> dict[str, float]:
-    """Convert losses to floats."""
-    return {name: float(loss.detach()) for name, loss in losses.items()}
