@@ -239,7 +239,7 @@ def train(
     engine = {
         "steps": steps, "minutes": minutes, "image_size": image_size, "batch_size": batch_size,
         "accumulate": accumulate, "precision": precision, "seed": seed, "keep": keep,
-        "on_nan": on_nan, "track": ",".join(track) or None,
+        "on_nan": on_nan, "track": ",".join(track) if track else None,
         "lora": None if lora is None else {"rank": lora},
     }  # fmt: skip
     options = option_layer(engine, data=data, data_dir=data_dir, encoder=encoder)
