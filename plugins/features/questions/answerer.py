@@ -70,7 +70,8 @@ class Answerer(nn.Module):
             The patches, float (P, D), and their grid, int64 (1, 3).
         """
         unit = self.processor.patch_size * self.processor.merge_size
-        size = smart_resize(*image.shape[-2:], unit, LEAST, MOST)
+        _, height, width = image.shape
+        size = smart_resize(height, width, unit, LEAST, MOST)
         fitted = by_pillow(image[None], size)[0].cpu()
         found = self.processor(images=[fitted], do_resize=False, return_tensors="pt")
         return found["pixel_values"].to(image.device), found["image_grid_thw"].to(image.device)
