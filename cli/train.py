@@ -110,8 +110,9 @@ SLURM = ("slurm", "nodes", "gpus_per_node", "limit", "sbatch")
 )
 @click.option(
     "--track",
+    multiple=True,
     metavar="A,B",
-    help="Trackers that receive the log too: tensorboard, trackio, wandb, mlflow, ...",
+    help="Trackers that receive the log too: tensorboard, trackio, wandb, mlflow, ... Repeatable.",
 )
 @click.option("--encoder", metavar="E", help="Text encoder ('t2i encoders' lists them).")
 @click.option(
@@ -185,7 +186,7 @@ def train(
     steps: int | None, minutes: float | None, image_size: int | None,
     batch_size: int | str | None, accumulate: int | str | None, device: str | None,
     precision: str | None, seed: int | None, keep: int | None,
-    on_nan: str | None, track: str | None, encoder: str | None, sets: tuple[str, ...],
+    on_nan: str | None, track: tuple[str, ...], encoder: str | None, sets: tuple[str, ...],
     config: Path | None, out: Path | None, lora: int | None, low_memory: bool,
     dry_run: bool, resume: str | None, start: str | None, slurm: bool, nodes: int | None,
     gpus_per_node: int | None, limit: str | None, sbatch: tuple[str, ...], as_json: bool,
@@ -238,7 +239,8 @@ def train(
     engine = {
         "steps": steps, "minutes": minutes, "image_size": image_size, "batch_size": batch_size,
         "accumulate": accumulate, "precision": precision, "seed": seed, "keep": keep,
-        "on_nan": on_nan, "track": track, "lora": None if lora is None else {"rank": lora},
+        "on_nan": on_nan, "track": ",".join(track) if track else None,
+        "lora": None if lora is None else {"rank": lora},
     }  # fmt: skip
     options = option_layer(engine, data=data, data_dir=data_dir, encoder=encoder)
     if model is not None:

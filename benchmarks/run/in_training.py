@@ -15,7 +15,7 @@ from t2i.benchmarks.score.images.protocols import find_protocol, named_measure, 
 from t2i.benchmarks.score.scorer import Scorer, build_metric
 from t2i.core.engine.scores import Score
 from t2i.core.errors import UserError, nearest
-from t2i.core.interfaces.dataset import SoundDataset
+from t2i.core.interfaces.dataset import Dataset, SoundDataset
 from t2i.core.interfaces.scoring import Benchmark, ImageBatch, Metric, PromptSet
 from t2i.core.io.terminal import note
 from t2i.core.models.model import Model
@@ -104,23 +104,30 @@ class TrainingScores:
 
     Attributes:
         names: Names of the scores, with those that are left out.
-        images: Number of captions, each with one image.
     """
 
     def __init__(self, config: RunConfig, wanted: list[Wanted], optional: bool = False) -> None:
         self._config, self._wanted, self._optional = config, wanted, optional
-        self.images = config.settings.score_images
         self._built: Scorer | None = None
         self.names = tuple(each.name(score) for each in wanted for score in each.scores)
 
     @cached_property
-    def _examples(self) -> list[tuple[np.ndarray, str]]:
-        """Image and caption of the first held-out examples."""
+    def _held(self) -> Dataset:
+        """The data that is not trained on, if the data set has a split of such."""
         data = self._config.data
         split = "val" if "val" in registry().datasets[data.name].splits else "train"
-        held = SoundDataset(open_dataset(data, split), note)
+        return SoundDataset(open_dataset(data, split), note)
+
+    @cached_property
+    def images(self) -> int:
+        """The number of captions, each with one image."""
+        return min(len(self._held), self._config.settings.score_images)
+
+    @cached_property
+    def _examples(self) -> list[tuple[np.ndarray, str]]:
+        """Image and caption of the first held-out examples."""
         size = self._config.settings.image_size
-        examples = (held[index] for index in range(min(len(held), self.images)))
+        examples = (self._held[index] for index in range(self.images))
         return [(resized(one.image, size), one.captions[0]) for one in examples]
 
     def scores(self, model: Model) -> dict[str, Score]:

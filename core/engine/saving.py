@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Saving:
         self._prepared, self._ema, self._meter = prepared, ema, meter
         self._judged: float | None = None  # the loss `keep_best` when it was last logged
         self._kept = False  # whether the checkpoint that is written is the best by a score
+        self._warned = False
 
     def check_losses(self, losses: Mapping[str, float]) -> None:
         """Store the logged loss that decides which checkpoint is best (`keep_best`).
@@ -48,15 +49,33 @@ class Saving:
         Args:
             losses: The logged losses, by name.
         """
-        context, stage = self._context, self._plan.stage
+        context = self._context
         name = context.settings.keep_best
         if name is not None and name in losses:
             self._judged = losses[name]
-        elif name is None or context.is_score(name) or context.state.best:
-            return
-        elif self._plan.index == len(context.plans) - 1:
+        elif name is not None and not context.is_score(name):
+            scores = context.examiner.names if context.examiner else ()
+            self._warn(f"logs {', '.join([*losses, *scores])} only")
+
+    def check_score(self, names: Collection[str]) -> None:
+        """Report a warning if the last stage does not compute the score `keep_best`.
+
+        Args:
+            names: Names of the scores that it computed where it should have computed that one.
+                Empty: it has none, which the end of the run reports.
+        """
+        name = self._context.settings.keep_best
+        if name is not None and names and name not in names:
+            self._warn(f"is scored by {', '.join(names)} only")
+
+    def _warn(self, what: str) -> None:
+        """Report once that `keep_best` is not there, if no checkpoint was the best by it yet."""
+        context, stage = self._context, self._plan.stage
+        last = self._plan.index == len(context.plans) - 1
+        if last and not context.state.best and not self._warned:
+            self._warned = True
             context.reporter.say(
-                f"warning: keep_best={name}: stage {stage.name} logs {', '.join(losses)} only"
+                f"warning: keep_best={context.settings.keep_best}: stage {stage.name} {what}"
             )
 
     def keep(self, score: float) -> None:

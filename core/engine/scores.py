@@ -137,11 +137,13 @@ class Examiner(Protocol):
 
     Attributes:
         names: Names of the scores, the most important one first.
-        images: Number of images that are sampled for them.
     """
 
     names: tuple[str, ...]
-    images: int
+
+    @property
+    def images(self) -> int:
+        """The number of images that are sampled for them."""
 
     def scores(self, model: Model) -> Mapping[str, Score]:
         """Score a model.

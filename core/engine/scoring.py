@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from t2i.core.engine.context import Plan, RunContext
 from t2i.core.engine.ema import Ema
@@ -13,9 +13,9 @@ from t2i.core.engine.observing import as_sampled
 from t2i.core.engine.preparing import PreparedStage
 from t2i.core.engine.previews import CAPTIONS, PER_CAPTION, StagePreviews
 from t2i.core.engine.saving import Saving
-from t2i.core.engine.scores import Score
+from t2i.core.engine.scores import VALIDATION, Score
 from t2i.core.engine.validation import Validation
-from t2i.core.errors import UserError
+from t2i.core.errors import UserError, in_one_line
 from t2i.core.io.processes import everyones
 
 VALIDATING = 0.2
@@ -61,6 +61,7 @@ class StageScores:
             GridClock(seconds, first=seconds or 0.0, share=share) for share in shares
         )
         self._validates = self._samples = False  # what is due
+        self._failed: set[str] = set()  # what is left out from now on
         self._found: tuple[str, dict[str, Score]] | None = None
 
     def begin(self) -> None:
@@ -127,27 +128,32 @@ class StageScores:
         That is `keep_best`; else the first score of samples, where the stage has some; else the
         first validation loss.
         """
-        found: dict[str, Score] = {}
+        context = self._context
+        examiner, found = context.examiner, dict[str, Score]()
         made = sampled and self._samples
-        if made:
+        if made and examiner is not None:
             with self._sampling.drawing():
-                found |= self._of_samples()
+                found |= self._tried("samples", lambda: examiner.scores(context.model))
         if self._validates:
             with self._validating.drawing():
-                found |= self._validation.scores()
+                found |= self._tried("held-out examples", self._validation.scores)
+        wanted = context.settings.keep_best or ""
+        if self._validates if wanted.startswith(VALIDATION) else made and context.is_score(wanted):
+            self._saving.check_score(found)
         found = {n: score for n, score in found.items() if math.isfinite(score.value)}
-        wanted = self._context.settings.keep_best or ""
         other = next(iter(found), "") if made or not sampled else ""
         self._found = wanted if wanted in found else other, found
 
-    def _of_samples(self) -> Mapping[str, Score]:
-        """Score samples. If that cannot be done, it is said, and training goes on without."""
-        context = self._context
+    def _tried(self, what: str, scores: Callable[[], Mapping[str, Score]]) -> Mapping[str, Score]:
+        """Compute scores. If that fails, it is said once in a stage, which goes on without them."""
+        if what in self._failed:
+            return {}
         try:
-            return context.examiner.scores(context.model) if context.examiner else {}
-        except UserError as error:
-            context.reporter.say(f"warning: samples are not scored: {error}")
-            context.examiner = None
+            return scores()
+        except Exception as error:  # whatever a metric, or a model's trainer, raises
+            self._failed.add(what)
+            reason = error if isinstance(error, UserError) else in_one_line(error)
+            self._context.reporter.say(f"warning: {what} are not scored: {reason}")
             return {}
 
     def _log(self, found: Mapping[str, Score]) -> None:

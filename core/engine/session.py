@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import AutocastKwargs
+from accelerate.utils import AutocastKwargs, InitProcessGroupKwargs, KwargsHandler
 
 from t2i.core.devices import named_device
 from t2i.core.engine import checkpoint
@@ -23,7 +23,7 @@ from t2i.core.io import launched
 from t2i.core.io.clutter import entries
 from t2i.core.io.files import refuse_links, write_bytes
 from t2i.core.io.locks import LOCK, folder_lock, take_folder
-from t2i.core.io.processes import first, leave, set_variable
+from t2i.core.io.processes import PATIENCE, first, leave, set_variable
 from t2i.core.runs.configure import RunConfig
 from t2i.core.runs.folder import Run
 from t2i.core.settings import EngineConfig
@@ -84,12 +84,14 @@ def _accelerator(settings: EngineConfig, name: str | None) -> Accelerator:
     # from them. The processes of a group stay joined.
     AcceleratorState._reset_state(reset_partial_state=not several)
     # Updates empty the cache of cast weights (`forget_casts`), which outlives them within a step.
-    casts = AutocastKwargs(cache_enabled=keeps_casts(settings))
+    handlers: list[KwargsHandler] = [AutocastKwargs(cache_enabled=keeps_casts(settings))]
+    if several:  # the others wait while the first one scores the model, or writes a grid
+        handlers.append(InitProcessGroupKwargs(timeout=PATIENCE))
     named = name is not None and not several and device.type != "cpu"
     with set_variable(ACCELERATE_DEVICE, str(device)) if named else nullcontext():
         # Without cpu=True, accelerate does not join processes without GPUs into a group.
         accelerator = Accelerator(
-            mixed_precision=settings.precision, cpu=device.type == "cpu", kwargs_handlers=[casts]
+            mixed_precision=settings.precision, cpu=device.type == "cpu", kwargs_handlers=handlers
         )
     if accelerator.device.type == "cuda":
         torch.cuda.set_device(accelerator.device)

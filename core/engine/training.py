@@ -112,6 +112,7 @@ def train(
     if origin is not None and not is_there(config.data):
         raise UserError(f"--from {origin.name}: say which images to train on, with --data-dir DIR")
     dataset = open_dataset(config.data)  # first: if its folder is missing, no run is created
+    examiner = examining(config) if examining else None  # before weights are fetched for the model
     with (
         Attempt(run) as attempt,
         session(config, reporter, device) as (accelerator, speaker),
@@ -127,7 +128,7 @@ def train(
             first_decides(accelerator, partial(describe, origin, config, run))
         context = _context(run, config, dataset, accelerator, speaker, wrap)
         context.observer = observer
-        context.examiner = examining(config) if examining else None
+        context.examiner = examiner
         attempt.steps = lambda: context.state.step
         overlap = None if origin is None else take_weights(context, origin)
         base = hold_base(context, origin, overlap)

@@ -34,8 +34,8 @@ def test_the_tutorial(environment, tmp_path):
     listed, _, checked, tests, again, bench, removed = said
     assert re.search(r"^watercolour +one-shot +tiny +watercolour ", listed, re.M)
     assert (tmp_path / "samples" / "first" / "0000-003.png").is_file()
-    assert len(re.findall(r" ok +\d", checked)) == 14
-    assert "14 passed" in tests
+    assert len(re.findall(r" ok +\d", checked)) == 15
+    assert "15 passed" in tests
     assert len(re.findall(r"^(plugins|samplers) .* ok +\d", again, re.M)) == 7
     results = json.loads((tmp_path / "runs" / "bench" / "results.json").read_text())
     assert {row["name"] for row in results["rows"]} >= {"watercolour", "dfgan"}

@@ -27,6 +27,7 @@ CHECKS: dict[str, dict[str, str]] = {
         "trains": "training:trains",
         "gradients": "training:gradients",
         "learns": "training:learns",
+        "validates": "training:validates",
         "resumes": "resuming:resumes",
         "images": "drawing:images",
         "same-seed": "drawing:same_seed",

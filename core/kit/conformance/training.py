@@ -97,6 +97,30 @@ def learns(subject: ModelSubject) -> None:
         )
 
 
+def validates(subject: ModelSubject) -> None:
+    """Validation losses are finite and the same each time, and computing them changes nothing.
+
+    Networks with their buffers, gradients and modes, optimizers, and the global random generators
+    stay as they are. A stage without a validation loss passes.
+
+    Args:
+        subject: The model.
+
+    Raises:
+        Failed: The promise is broken.
+        Skipped: The model has nothing to train.
+    """
+    if not subject.trained.watcher.seen:
+        raise Skipped("it has nothing to train")
+    for stage in subject.trained.watcher.seen:
+        where = f"stage '{stage.stage}': its validation"
+        need(not stage.traces, f"{where} changes {_some(sorted(stage.traces))}")
+        first, again = stage.validation
+        need(first == again, f"{where} losses differ from one call to the next: {first}, {again}")
+        wrong = [name for name, value in first.items() if not math.isfinite(value)]
+        need(not wrong, f"{where} loss '{_some(wrong)}' is not finite")
+
+
 def _moved(before: list[float], after: list[float]) -> float:
     """Return the absolute paired t statistic of two lists of values.
 

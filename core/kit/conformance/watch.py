@@ -22,6 +22,7 @@ from t2i.core.interfaces.trainer import (
     Trainer,
     optimizations,
 )
+from t2i.core.kit.conformance.traces import numbers, validated
 from t2i.core.settings import EngineConfig
 
 STEPS = 50
@@ -56,6 +57,8 @@ class StageRecord:
         touched: Parameters that got any gradient.
         changed: Parameters whose values changed.
         steps: Number of steps that were taken.
+        validation: Validation losses of one batch, computed twice at the end of the stage.
+        traces: What computing them changed.
     """
 
     stage: str
@@ -66,6 +69,8 @@ class StageRecord:
     touched: set[str] = field(default_factory=set)
     changed: set[str] = field(default_factory=set)
     steps: int = 0
+    validation: list[dict[str, float]] = field(default_factory=list)
+    traces: set[str] = field(default_factory=set)
 
 
 class Watcher:
@@ -149,9 +154,10 @@ class Watched(Trainer):
             self._look_away()
         if len(self._batches) < COMPARED:
             self._batches.append(kept)
-            self.seen.before.append(_numbers(losses))
+            self.seen.before.append(numbers(losses))
         if self.seen.steps == STEPS:
             self._ask_again()
+            self.seen.validation, self.seen.traces = validated(self.trainer, self._named, kept)
         return losses
 
     def _ask_again(self) -> None:
@@ -163,7 +169,7 @@ class Watched(Trainer):
         engine = LocalEngine(self.trainer, EngineConfig(), progress=1.0, updates=False)
         with torch.random.fork_rng():
             for batch in self._batches:
-                self.seen.after.append(_numbers(self.trainer.step(batch, engine)))
+                self.seen.after.append(numbers(self.trainer.step(batch, engine)))
         for name, module in self._named.items():
             module.load_state_dict(states[name])
         self._batches = []
@@ -215,8 +221,3 @@ class Watched(Trainer):
             for name, parameter in module.named_parameters():
                 found.setdefault(id(parameter), (f"{part}.{name}", parameter))
         return dict(found.values())
-
-
-def _numbers(losses: Losses) -> dict[str, float]:
-    """Convert losses to floats."""
-    return {name: float(loss.detach()) for name, loss in losses.items()}

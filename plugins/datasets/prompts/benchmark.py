@@ -10,7 +10,10 @@ from t2i.core.interfaces.scoring import Benchmark, Measure, PromptSet
 from t2i.plugins.datasets.prompts.config import PromptBenchmarkConfig
 
 IMAGE_SIZE = 512
-"""Height and width to which all images are brought, pixels. Judges see no more than 224."""
+"""Height and width to which all images are brought, pixels.
+
+CLIPs and BLIP see no more than 224, Qwen2-VL sees all of them.
+"""
 
 JUDGES = (
     Measure("pickscore", shown={"pickscore": "PickScore"}, optional=True),

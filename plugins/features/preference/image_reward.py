@@ -75,7 +75,7 @@ class ImageReward(PairedExtractor):
 
     def of_pairs(self, images: Tensor, captions: Sequence[str]) -> Tensor:
         parts: Any = self.parts
-        pixels = cropped(images, parts["image"].config.image_size)
+        pixels = cropped(images, parts["image"].config.image_size, round)
         seen = parts["image"](pixel_values=(pixels - self.mean) / self.std).last_hidden_state
         tokens = self.tokenizer(  # transformers 5.0 keeps capitals, which the vocabulary lacks
             [readable(caption, TOKENS).lower() for caption in captions],

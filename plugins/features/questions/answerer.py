@@ -17,9 +17,11 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
     Qwen2VLImageProcessor,
 )
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from t2i.core.errors import UserError
 from t2i.core.io.files import read_object
+from t2i.plugins.common.images.resize import by_pillow
 from t2i.plugins.common.text.readable import readable
 from t2i.plugins.common.weights.hub import Wanted, obtained
 from t2i.plugins.common.weights.transformers_folders import load_network
@@ -28,6 +30,8 @@ from t2i.plugins.features.questions.config import AnswererConfig
 KIND = "qwen2_vl"
 PLACE = "a folder with config.json, the safetensors and tokenizer.json of a Qwen2-VL"
 LONGEST = 400  # tokens of a question
+LEAST, MOST = 56 * 56, 16384 * 28 * 28
+"""Pixels of an image that Qwen2-VL reads. Source: its authors' qwen-vl-utils."""
 IMAGE = "<|image_pad|>"
 TURN = (
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
@@ -57,7 +61,7 @@ class Answerer(nn.Module):
         self.processor: Any = _processor(self.network.config.vision_config)
 
     def pixels(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Prepare an image.
+        """Prepare an image: resized by Pillow to whole patches, as the authors' code does.
 
         Args:
             image: Image, uint8 (3, H, W).
@@ -65,7 +69,11 @@ class Answerer(nn.Module):
         Returns:
             The patches, float (P, D), and their grid, int64 (1, 3).
         """
-        found = self.processor(images=[image.cpu()], return_tensors="pt")
+        unit = self.processor.patch_size * self.processor.merge_size
+        _, height, width = image.shape
+        size = smart_resize(height, width, unit, LEAST, MOST)
+        fitted = by_pillow(image[None], size)[0].cpu()
+        found = self.processor(images=[fitted], do_resize=False, return_tensors="pt")
         return found["pixel_values"].to(image.device), found["image_grid_thw"].to(image.device)
 
     def first(self, seen: tuple[Tensor, Tensor], question: str) -> Tensor:
@@ -149,8 +157,8 @@ def _tokenizer(source: str, offline: bool) -> PreTrainedTokenizerFast:
 
 
 def _processor(vision: Any) -> Qwen2VLImageProcessor:
-    """Make the preparation of images: resized to whole patches, between 56^2 and 1280 * 28^2."""
+    """Make the preparation of images that have whole patches."""
     return Qwen2VLImageProcessor(
         patch_size=vision.patch_size, temporal_patch_size=vision.temporal_patch_size,
-        merge_size=vision.spatial_merge_size, min_pixels=56 * 56, max_pixels=28 * 28 * 1280,
+        merge_size=vision.spatial_merge_size,
     )  # fmt: skip

@@ -54,6 +54,11 @@ def test_the_data_set_names_the_scores_and_true_images_are_perfect():
     assert list(right.requests[0][2]) == [(n, 0) for n in range(IMAGES)]
 
 
+def test_there_are_no_more_images_than_held_out_captions():
+    examiner = training_scores(config("score_images=500", "data.val_length=5"))
+    assert examiner.images == 5
+
+
 def test_usual_scores_whose_weights_are_missing_are_left_out(monkeypatch):
     reasons = {"fid:shapes": "gone", "clip-score:shapes-clip": "gone"}
     monkeypatch.setattr(in_training, "hindrance", lambda measure, _: reasons.get(measure.name))

@@ -18,7 +18,7 @@ from PIL import Image
 
 from t2i.core.engine import resume
 from t2i.core.engine.reporting import Silent
-from t2i.core.io.files import load_tensors
+from t2i.core.io.files import load_tensors, verify
 from t2i.core.models.building import build
 from t2i.core.models.samples import RECORDS
 from t2i.core.runs.configure import resolve_config
@@ -26,6 +26,7 @@ from t2i.core.runs.folder import Run
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 TOY = ["two_stages=true", "checkpoint_every=1", "keep=9", "grad_clip=0.05", "ema_decay=0.5"]
+KEPT = ["keep_best=quality", "stop_after=5"]
 SHARED = [
     "batch_size=4",
     "steps=4",
@@ -47,6 +48,7 @@ SMALL = {
 }  # fmt: skip
 """The `tiny` presets, cut down."""
 DRAWN = {"stackgan": ["gf=8", "df=4", "encoder.width=16"], "ldm": [*SHARED, *SMALL["ldm"]]}
+SCORED = ["score_every=4", "score_images=4", "scores=[fid:pixels]", "keep_best=fid:pixels"]
 STORED = ["data.endless=false", "cache_views=1"]
 
 
@@ -119,6 +121,7 @@ def done(toy, kept, tmp_path_factory):
                 {"stop_at": {"1": 3}},
             ),  # the second process alone hears of it
             "toy-1-2": ((), {}),
+            "toy-2-scored": (("toy", *TOY, "score_every=2", *KEPT), {"scores": True}),
             **{f"{model}-2": ((model, *SHARED, *sets), {}) for model, sets in SMALL.items()},
             "ldm-stored-2": (("ldm", *SHARED, *SMALL["ldm"], *STORED), {}),
             **{
@@ -233,6 +236,20 @@ def test_a_run_goes_on_with_another_number_of_processes(done):
         assert relative(Run(root / "toy-1"), Run(root / name), "step-6") < 1e-4
 
 
+def test_scores_change_nothing_and_both_processes_know_the_best(done):
+    """The first process scores; the second one keeps step, and the same weights."""
+    scored, plain = done["said"]["toy-2-scored"], done["said"]["toy-2"]
+    assert [end["digest"] for end in scored] == [end["digest"] for end in plain]
+    run = Run(done["root"] / "toy-2-scored")
+    lines = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
+    found = [
+        (line["step"], line["scores"]["quality"]["value"]) for line in lines if "scores" in line
+    ]
+    assert found == [(2, 8.0), (4, 7.0), (6, 6.0)]
+    assert run.summary()["best_score"]["step"] == 6
+    verify(run.best, "best")
+
+
 def contents(folder):
     lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
     return {path.name: path.read_bytes() for path in folder.glob("*.png")}, [
@@ -319,13 +336,15 @@ def launched(*command, launcher, cwd):
 @pytest.mark.parametrize("model", ["stackgan", "ldm"])
 def test_torchrun_trains_and_draws(model, tmp_path):
     sets = [
-        part for value in (*DRAWN[model], "steps=8", "batch_size=4") for part in ("--set", value)
-    ]
+        part for value in (*DRAWN[model], "steps=8", "batch_size=4", *SCORED)
+        for part in ("--set", value)
+    ]  # fmt: skip
     trained = launched(
         "train", "--model", model, *sets, "--out", "run", launcher="torchrun", cwd=tmp_path
     )
     assert trained.returncode == 0, trained.stderr
-    assert Run(tmp_path / "run").summary()["processes"] == 2
+    summary = Run(tmp_path / "run").summary()
+    assert (summary["processes"], summary["best_score"]["name"]) == (2, "fid:pixels")
     request = [
         "sample",
         "--run",

@@ -71,6 +71,10 @@ def scored(run):
     return [(line["step"], line["scores"]) for line in lines if "scores" in line]
 
 
+def warnings(lines):
+    return [text for text in lines.texts if text.startswith("warning")]
+
+
 def weights(run):
     return (run.model / "generator.safetensors").read_bytes()
 
@@ -202,23 +206,53 @@ def test_a_killed_run_stops_at_the_same_step(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("validated")
-def test_scores_that_cannot_be_made_are_said_once_and_training_goes_on(tmp_path):
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(UserError("too few images"), "too few images"),
+     (RuntimeError("out of memory"), "RuntimeError: out of memory")],
+)  # fmt: skip
+def test_scores_that_fail_are_said_once_and_training_goes_on(tmp_path, error, said):
     def fail(number):
-        raise UserError("too few images")
+        raise error
 
     lines = Lines()
     run, _ = train(tmp_path / "run", [1.0], reporter=lines, work=fail)
-    warnings = [text for text in lines.texts if text.startswith("warning")]
-    assert warnings == ["warning: samples are not scored: too few images"]
+    assert warnings(lines) == [f"warning: samples are not scored: {said}"]
     assert [list(found) for _, found in scored(run)] == [["validation.generator"]] * 4
+
+
+def test_a_validation_that_fails_stops_nothing_and_leaves_the_weights_alone(tmp_path, monkeypatch):
+    def validation(self, batch, engine):
+        torch.rand(3)
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(sys.modules["t2i_toy"].Trainer, "validation", validation)
+    lines = Lines()
+    plain = engine.train(config("score_every=null"), tmp_path / "plain", reporter=Silent())
+    run, _ = train(tmp_path / "run", [1.0] * 4, reporter=lines)
+    assert warnings(lines) == ["warning: held-out examples are not scored: RuntimeError: no"]
+    assert [list(found) for _, found in scored(run)] == [["quality"]] * 4
+    assert weights(run) == weights(plain)
+
+
+@pytest.mark.usefixtures("validated")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("validation.generatr", "is scored by quality, validation.generator only"),
+     ("qality", "logs generator, critic, quality only")],
+)  # fmt: skip
+def test_a_score_that_is_never_made_is_warned_about_once(tmp_path, name, said):
+    lines = Lines()
+    run, _ = train(tmp_path / "run", [1.0] * 4, f"keep_best={name}", reporter=lines)
+    assert warnings(lines) == [f"warning: keep_best={name}: stage only {said}"]
+    assert not run.best.exists()
 
 
 def test_a_setting_without_scores_is_warned_about(tmp_path):
     lines = Lines()
     sets = ("keep_best=validation.generator", "stop_after=2")
     engine.train(config(*sets), tmp_path / "run", reporter=lines)
-    found = [text for text in lines.texts if text.startswith("warning")]
-    assert [text.split()[1] for text in found] == ["keep_best", "stop_after"]
+    assert [text.split()[1] for text in warnings(lines)] == ["keep_best", "stop_after"]
 
 
 @pytest.mark.parametrize(

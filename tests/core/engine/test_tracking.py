@@ -176,9 +176,9 @@ def test_one_that_is_unknown_or_missing_is_refused_before_training(tmp_path, mon
     assert not list(tmp_path.iterdir())
 
 
-def test_the_option_takes_names_with_commas_between(capfd):
-    options = ["--track", "trackio, wandb", "--dry-run", "--json"]
-    assert main(["train", "--model", "toy", *options]) == 0
+@pytest.mark.parametrize("options", [["trackio, wandb"], ["trackio", "--track", "wandb,trackio"]])
+def test_the_option_takes_names_with_commas_between_and_is_repeatable(capfd, options):
+    assert main(["train", "--model", "toy", "--track", *options, "--dry-run", "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["track"] == ["trackio", "wandb"]
 
 

@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor
 from t2i.core.engine import blocks, resume, sharding, stored, train
 from t2i.core.engine.optimizing import Optimizing
 from t2i.core.engine.reporting import Silent
+from t2i.core.engine.scores import Score
 from t2i.core.engine.updates import Updates
 from t2i.core.errors import Interrupted, T2IError
 from t2i.core.interfaces.noise import seeded
@@ -51,6 +52,20 @@ class NotedSharding(sharding.Sharding):
 
 
 sharding.Sharding = NotedSharding
+
+
+class Falling:
+    """An examiner whose scores fall, and which draws from the global generator."""
+
+    names, images = ("quality",), 2
+
+    def __init__(self, config):
+        self.value = 9.0
+
+    def scores(self, model):
+        torch.rand(1)  # as a careless metric does
+        self.value -= 1
+        return {"quality": Score(self.value, None, 2, False, "quality")}
 
 
 class Watch:
@@ -117,8 +132,8 @@ class Watch:
 
 def do(job, rank=0):
     """One job of this process. out: the run. model, sets: to train it from the beginning; without,
-    it is resumed. stop_at, spoil: steps, for a process by number. draws: images of the untrained
-    model, into the folder `out`."""
+    it is resumed. stop_at, spoil: steps, for a process by number. scores: whether it is scored.
+    draws: images of the untrained model, into the folder `out`."""
     if "draws" in job:
         return {"drawn": len(sampled(job["model"], job["sets"], Path(job["out"]), **job["draws"]))}
     watch = Watch(*(job.get(what, {}).get(str(rank)) for what in ("stop_at", "spoil")))
@@ -132,6 +147,7 @@ def do(job, rank=0):
                 out,
                 reporter=Silent(),
                 wrap=watch.wrap,
+                examining=Falling if job.get("scores") else None,
             )
         else:
             resume(out, reporter=Silent(), wrap=watch.wrap)

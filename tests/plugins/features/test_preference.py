@@ -7,12 +7,15 @@ import math
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 from transformers import CLIPConfig, CLIPModel
 
 from t2i.core.errors import UserError
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
+from t2i.plugins.features.preference.fitting import cropped
 
 CHARACTERS = [chr(code) for code in range(33, 127)]
 CAPTIONS = ["a red circle", "two cats & 3 dogs; blue", "Red  RED red!"]
@@ -80,11 +83,20 @@ def test_pickscore_is_the_scaled_cosine_of_its_clip(pick_folder):
     torch.testing.assert_close(ours, theirs.diag(), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [(512, 512), (333, 601)])
 @torch.no_grad()
-def test_pickscore_crops_the_middle_square(pick_folder):
+def test_pickscore_fits_images_as_the_processor_of_its_authors(pick_folder, size):
     judge = built("pickscore", weights=str(pick_folder))
-    wide = batch(images(SIDE, 3 * SIDE))
-    torch.testing.assert_close(judge(wide), judge(wide[..., SIDE : 2 * SIDE]))
+    pictures = images(*size)
+    named = getattr(transformers, "CLIPImageProcessorPil", transformers.CLIPImageProcessor)
+    squares = {"height": SIDE, "width": SIDE}
+    processor = named(size={"shortest_edge": SIDE}, crop_size=squares)
+    theirs = torch.tensor(np.stack(processor(pictures)["pixel_values"]))
+    network = CLIPModel.from_pretrained(pick_folder)
+    said = judge.tokenizer(CAPTIONS, padding=True, return_tensors="pt")
+    theirs = network(pixel_values=theirs, **said).logits_per_image.diag()
+    ours = (judge(batch(pictures)) * judge.encode_text(CAPTIONS)).sum(1)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
 
 
 def test_pickscore_knows_its_names(pick_folder):
@@ -237,6 +249,14 @@ def reward(tmp_path_factory):
 def test_image_reward_equals_its_public_code(reward):
     ours = reward.of_pairs(batch(images(32, 32)), CAPTIONS)
     torch.testing.assert_close(ours[:, 0], torch.tensor(PUBLIC), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(512, 512), (70, 33), (35, 32), (200, 347)])
+def test_image_reward_fits_images_as_torchvision_fits_those_of_pillow(size):
+    pictures = images(*size)
+    fit = Compose([Resize(SIDE, interpolation=InterpolationMode.BICUBIC), CenterCrop(SIDE)])
+    theirs = batch([fit(one) for one in pictures]) / 255
+    assert torch.equal(cropped(batch(pictures), SIDE, round), theirs)
 
 
 def test_image_reward_needs_captions(reward):

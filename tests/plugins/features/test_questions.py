@@ -6,6 +6,8 @@ import json
 
 import pytest
 import torch
+import transformers
+from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     Qwen2VLConfig,
@@ -103,6 +105,18 @@ def test_vqascore_is_the_probability_of_yes(folder, images):
         assert len(yes) == 1
         theirs = drawn.scores[0][0].softmax(-1)[yes[0]]
         torch.testing.assert_close(ours[0], theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_images_are_resized_as_by_the_authors_whose_limit_is_high(folder):
+    answerer = built("vqascore", weights=str(folder)).answerer
+    image = torch.randint(0, 256, (3, 101, 150), generator=torch.Generator().manual_seed(0)).byte()
+    named = getattr(transformers, "Qwen2VLImageProcessorPil", Qwen2VLImageProcessor)
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+    theirs = named()(images=[picture], return_tensors="pt")
+    patches, grid = answerer.pixels(image)
+    torch.testing.assert_close(patches, torch.as_tensor(theirs["pixel_values"]))
+    assert grid.tolist() == torch.as_tensor(theirs["image_grid_thw"]).tolist()
+    assert answerer.pixels(torch.zeros(3, 1024, 1024).byte())[1].tolist() == [[1, 74, 74]]
 
 
 def test_a_folder_of_another_network_is_refused(folder, tmp_path):

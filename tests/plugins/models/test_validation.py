@@ -8,6 +8,7 @@ from t2i.core.engine.loader import BatchShard, Views
 from t2i.core.engine.local import LocalEngine
 from t2i.core.engine.preparing import PreparedStage
 from t2i.core.interfaces.dataset import Visit
+from t2i.core.kit.conformance.traces import validated
 from t2i.core.models.building import build, stage_settings, stages_of
 from t2i.core.runs.configure import open_dataset, resolve_config
 
@@ -27,20 +28,6 @@ WITHOUT = ("gan", "dfgan", "galip")
 MORE = {"flowmatching": ("reflow.share=0.2", "reflow.steps=2")}
 
 
-def state(trainer):
-    found = {
-        f"{name}.{key}": value.clone()
-        for name, module in trainer.modules.items()
-        for key, value in module.state_dict().items()
-        if isinstance(value, torch.Tensor)
-    }
-    return found | {"random": torch.get_rng_state()}
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
 def losses_of(model, sets):
     """Return the validation losses of a model's stages, each after one training step."""
     config = resolve_config(model, sets=sets)
@@ -56,14 +43,11 @@ def losses_of(model, sets):
         batch = maker.make(views[[Visit(0, row) for row in range(8)]], -1, BatchShard(8))
         prepared.train_mode()
         trainer.step(batch, LocalEngine(trainer, settings.with_(accumulate=1)))
-        prepared.eval_mode()
-        engine = LocalEngine(trainer, settings, progress=0.5, updates=False)
-        before = state(trainer)
-        with torch.no_grad():
-            first, again = (trainer.validation(batch, engine) for _ in range(2))
-        assert same(state(trainer), before), stage.name
-        assert {n: float(v) for n, v in first.items()} == {n: float(v) for n, v in again.items()}
-        found[stage.name] = {name: float(loss) for name, loss in first.items()}
+        named = {"text_encoder": made.text_encoder, **made.networks.helpers, **trainer.modules}
+        (first, again), traces = validated(trainer, named, batch)
+        assert traces == set(), stage.name
+        assert first == again
+        found[stage.name] = first
     return found
 
 

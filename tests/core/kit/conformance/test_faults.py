@@ -163,6 +163,23 @@ def test_a_model_that_learns_nothing(failed, parts):
     assert "no gradient reaches" in found["gradients"]
 
 
+def test_a_validation_that_is_not_repeatable(failed, parts):
+    from t2i.core.interfaces.trainer import Stage
+
+    class Counting(parts.Trainer):
+        calls = 0
+
+        def validation(self, batch, engine):
+            self.calls += 1
+            return {"generator": torch.tensor(float(self.calls))}
+
+    parts.stages = lambda config, encoder: [
+        Stage("only", 1.0, lambda networks: Counting(config, networks))
+    ]
+    found = failed("validates")["validates"]
+    assert "stage 'only': its validation losses differ from one call to the next" in found
+
+
 def test_a_generator_that_does_not_extend_its_familys_class(failed, parts):
     """What it calls itself does not matter."""
 

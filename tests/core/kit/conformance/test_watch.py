@@ -1,5 +1,6 @@
 """Watching a trainer changes nothing of what it does."""
 
+import random
 import sys
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import torch
 from t2i.core.engine import train
 from t2i.core.engine.reporting import Silent
 from t2i.core.io.files import load_tensors
-from t2i.core.kit.conformance.watch import BATCH, Watcher
+from t2i.core.kit.conformance.watch import BATCH, STEPS, Watcher
 from t2i.core.runs.configure import resolve_config
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -62,3 +63,26 @@ def test_the_checks_own_intervals_hold_in_every_stage(parts):
     own = {"batch_size": 48, "checkpoint_every": 7, "warmup": 900, "grad_clip": 2.0}
     wrapped = Watcher().wrap(replace(plain, share=7.0, settings=own))
     assert (wrapped.share, wrapped.settings) == (1.0, {"batch_size": BATCH, "grad_clip": 2.0})
+
+
+def test_every_trace_of_a_validation_is_seen(tmp_path, parts, monkeypatch):
+    def validation(self, batch, engine):
+        out = self.generator.out
+        out.train()
+        out.weight.requires_grad_(False)
+        out.bias.add_(1)
+        out.bias.grad = torch.ones_like(out.bias)
+        next(iter(self.optimizers["generator"].state.values()))["step"].add_(1)
+        random.random()
+        return {}
+
+    monkeypatch.setattr(parts.Trainer, "validation", validation)
+    watcher = Watcher()
+    config = resolve_config("toy", sets=[f"steps={STEPS}", "encoder.frozen=true"])
+    train(config, tmp_path / "run", reporter=Silent(), wrap=watcher.wrap)
+    (seen,) = watcher.seen
+    assert seen.traces == {
+        "the mode of generator.out", "requires_grad of generator.out.weight", "generator.out.bias",
+        "the gradient of generator.out.bias", "the optimizer generator, 0.step",
+        "the random numbers of python",
+    }  # fmt: skip
