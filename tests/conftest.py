@@ -32,6 +32,7 @@ from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import DatasetSpec, ModelSpec, TextEncoderSpec
 from t2i.core.registry.tables import HOOKS, registry
 from t2i.core.settings import Config, DataConfig, ModelConfig, Preset
+from tests.small import SMALL
 
 # A busy machine is no failure: Hypothesis' own limit of 200 ms an example is not for tests that
 # write files.
@@ -43,89 +44,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests sta
 # model syncs 94 times, which took a third of its time.
 os.fsync = lambda _: None
 
-ENCODER = ("encoder.width=16", "encoder.heads=2")
-DIFFUSION = (
-    "unet.channels=[8,16]",
-    "unet.groups=4",
-    "unet.head_width=4",
-    "unet.text_map=8",
-    "sampler.steps=2",
-)
-GAN = ("nf=4", "z_dim=8")
-SMALL = {
-    "ldm": (
-        *DIFFUSION, *ENCODER, "autoencoder.channels=[8]", "autoencoder.groups=4",
-        "autoencoder.batch_size=3",
-        "autoencoder.latent_channels=4",
-    ),
-    "ddpm": (*DIFFUSION, *ENCODER),
-    "ddim": (*DIFFUSION, *ENCODER),
-    "edm": (*DIFFUSION, *ENCODER),
-    "imagen": (
-        *ENCODER, *(f"{part}.unet.{key}" for part in ("base", "upsampler") for key in (
-            "channels=[8,16]", "groups=4", "head_width=4",
-        )),
-        "base.unet.text_map=8", "sampler.base.steps=2", "sampler.upsampler.steps=2",
-    ),
-    "deepfloyd": (
-        *ENCODER, "network=[8,16]", "groups=4", "head_width=8", "pool_heads=2", "sampler.steps=2",
-    ),
-    "dalle2": (
-        *ENCODER, "clip.width=16", "clip.heads=2", "clip.layers=1", "prior.width=16",
-        "prior.heads=2", "prior.layers=1", "prior.training.batch_size=4",
-        *(
-            f"{part}.unet.{key}"
-            for part in ("decoder", "upsampler")
-            for key in ("channels=[8,16]", "groups=4", "head_width=4")
-        ),
-        "decoder.unet.text_map=8",
-        *(f"sampler.samplers.{part}.steps=2" for part in ("prior", "decoder", "upsampler")),
-    ),
-    "upsampler": (
-        *ENCODER, "unet.channels=[8,16]", "unet.groups=4", "unet.head_width=4", "sampler.steps=2",
-    ),
-    "glide": (
-        *ENCODER, "base.unet.channels=[8,16]", "base.unet.groups=4", "base.unet.head_width=4",
-        "base.unet.text_map=8", "base.transformer.width=16", "upsampler.unet.channels=[8,16]",
-        "upsampler.unet.groups=4", "upsampler.unet.head_width=4", "upsampler.transformer.width=16",
-        "sampler.samplers.base.steps=2", "sampler.samplers.upsampler.steps=2",
-    ),
-    "guide": (*ENCODER, "adm.base=32", "adm.head_width=16", "width=8", "compared=4"),
-    "dfgan": (*GAN, *ENCODER, "matcher_width=8"),
-    "clipvqgan": ("cutouts.count=2", "sampler.steps=3"),
-    "gan": ("z_dim=8", "widths_g=[8]", "widths_d=[8]"),
-    "cgan": (
-        *ENCODER, "z_dim=8", "widths_text_g=[8]", "widths_g=[8]", "widths_d=[8]",
-        "matcher_width=8", "recalibrate=2",
-    ),
-    "gancls": (
-        *ENCODER, "ngf=4", "ndf=4", "nt=8", "z_dim=8", "matcher_width=8", "recalibrate=2",
-    ),
-    "cvaegan": (*ENCODER, "gf=4", "width=4", "z_dim=8", "matcher_width=8"),
-    "galip": (
-        *GAN, *ENCODER, "clip.width=16", "clip.heads=2", "bridge_width=8", "bridge_middle=4",
-        "judge_width=8",
-        "assessor_width=8",
-    ),
-    "attngan": (
-        "gf=4", "df=4", "z_dim=8", "c_dim=8", "image_encoder.width=8", "damsm.batch_size=6",
-        "recalibrate=2",
-        "encoder.name=damsm", "encoder.width=16", "encoder.embedding=16",
-    ),
-    "dmgan": (
-        "gf=4", "df=4", "z_dim=8", "c_dim=8", "image_encoder.width=8", "damsm.batch_size=6",
-        "recalibrate=2",
-        "encoder.name=damsm", "encoder.width=16", "encoder.embedding=16",
-    ),
-    "stackganv2": (*ENCODER, "gf=4", "df=4", "z_dim=8", "c_dim=8", "matcher_width=8", "recalibrate=2"),  # noqa: E501
-    "biggan": (*ENCODER, "ch=4", "z_dim=8", "shared=8", "matcher_width=8", "recalibrate=2"),
-    "xmcgan": (*ENCODER, "gf=4", "df=4", "z_dim=8", "matcher_width=8", "recalibrate=2"),
-    "stylegan": (
-        *ENCODER, "z_dim=8", "w_dim=8", "channel_base=64", "channel_max=8", "matcher_width=8",
-        "r1_every=1",
-    ),
-    "stackgan": (*ENCODER, "gf=4", "df=4", "z_dim=8", "c_dim=8", "matcher_width=8", "recalibrate=2"),  # noqa: E501
-}  # fmt: skip
 ALL = (
     "batch_size=4", "steps=9", "checkpoint_every=2", "sample_every=4", "log_every=3", "keep=99",
     "warmup=2",
