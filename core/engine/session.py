@@ -26,7 +26,7 @@ from t2i.core.io.locks import LOCK, folder_lock, take_folder
 from t2i.core.io.processes import first, leave, set_variable
 from t2i.core.runs.configure import RunConfig
 from t2i.core.runs.folder import Run
-from t2i.core.settings import EngineConfig
+from t2i.core.settings.engine import EngineConfig
 
 ERROR = "error.txt"
 """File in a run with the traceback of the error that ended it."""

@@ -22,7 +22,7 @@ from t2i.core.interfaces.trainer import (
     Trainer,
     optimizations,
 )
-from t2i.core.settings import EngineConfig
+from t2i.core.settings.engine import EngineConfig
 
 STEPS = 50
 """Training steps of each stage."""

@@ -17,7 +17,7 @@ from t2i.core.engine.updates import Updates
 from t2i.core.interfaces.trainer import Optimization, Trainer, optimizations
 from t2i.core.io.files import load_tensors, read_json
 from t2i.core.runs.configure import resolve_config
-from t2i.core.settings import EngineConfig
+from t2i.core.settings.engine import EngineConfig
 
 
 class Pulls(Trainer):

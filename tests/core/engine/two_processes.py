@@ -30,7 +30,7 @@ from t2i.core.models.building import build
 from t2i.core.models.samples import write_samples
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve_config
-from t2i.core.settings import EngineConfig
+from t2i.core.settings.engine import EngineConfig
 
 CAPTIONS = [
     f"{size} {colour} circle"

@@ -17,7 +17,7 @@ from t2i.core.models.importing import default_preset, import_weights
 from t2i.core.models.loading import load
 from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run, newest_run
-from t2i.core.settings import AbsentData
+from t2i.core.settings.data import AbsentData
 
 pytestmark = pytest.mark.usefixtures("toy")
 
