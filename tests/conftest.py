@@ -24,7 +24,7 @@ from t2i.core.families.one_shot import OneShotGenerator
 from t2i.core.interfaces.dataset import Dataset, Example
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Stage, Trainer
-from t2i.core.io.files import load_tensors
+from t2i.core.io.tensors import load_tensors
 from t2i.core.models.building import build
 from t2i.core.models.weights import load_state
 from t2i.core.registry.choice import Choice

@@ -31,8 +31,10 @@ from t2i.core.interfaces.sampler import Sampler, SamplerConfig, check_fit
 from t2i.core.interfaces.scoring import FeatureExtractor
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Networks
-from t2i.core.io.files import save_tensors, sealed, write_json
 from t2i.core.io.images import to_bytes
+from t2i.core.io.json_files import write_json
+from t2i.core.io.sealed import sealed
+from t2i.core.io.tensors import save_tensors
 from t2i.core.models.best import BestOf, Judge
 from t2i.core.models.enlarging import Upsampling, enlarged, enlarged_size
 from t2i.core.models.lora.base import Base

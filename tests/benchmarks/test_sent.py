@@ -19,9 +19,10 @@ from t2i.benchmarks.run.trained_run import _remove
 from t2i.benchmarks.runner import run_benchmark
 from t2i.core.errors import UserError
 from t2i.core.interfaces.scoring import ImageBatch
-from t2i.core.io.files import load_tensors, save_tensors, seal
 from t2i.core.io.locks import folder_lock, take_folder
 from t2i.core.io.processes import Group
+from t2i.core.io.sealed import seal
+from t2i.core.io.tensors import load_tensors, save_tensors
 from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 

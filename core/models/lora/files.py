@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import load_tensors
+from t2i.core.io.tensors import load_tensors
 from t2i.core.io.terminal import printable
 from t2i.core.models.identify import LORA, identify
 from t2i.core.models.lora.layouts import Pair, pairs_of

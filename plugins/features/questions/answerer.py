@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import read_object
+from t2i.core.io.json_files import read_object
 from t2i.plugins.common.text.readable import readable
 from t2i.plugins.common.weights.hub import Wanted, obtained
 from t2i.plugins.common.weights.transformers_folders import load_network

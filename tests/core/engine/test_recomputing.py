@@ -132,7 +132,7 @@ def test_adam_becomes_bitsandbytes_and_others_stay(bitsandbytes):
 def test_a_run_with_8_bits_is_saved_and_resumed(tmp_path):
     from t2i.core.engine import resume, train
     from t2i.core.engine.reporting import Silent
-    from t2i.core.io.files import load_tensors
+    from t2i.core.io.tensors import load_tensors
 
     config = resolve_config("toy", sets=("optimizer_bits=8", "steps=4", "checkpoint_every=2"))
     run = train(config, tmp_path / "a", reporter=Silent())

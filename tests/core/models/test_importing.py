@@ -11,7 +11,7 @@ import torch
 
 from t2i.core.engine import resume
 from t2i.core.errors import UserError
-from t2i.core.io.files import load_tensors, save_tensors
+from t2i.core.io.tensors import load_tensors, save_tensors
 from t2i.core.models.building import build
 from t2i.core.models.importing import default_preset, import_weights
 from t2i.core.models.loading import load
