@@ -45,8 +45,9 @@ from t2i.core.models.metadata import (
     image_chunks,
     model_hash,
 )
-from t2i.core.models.model import GuideMaker, Model
+from t2i.core.models.model import Model
 from t2i.core.models.options import Options
+from t2i.core.models.requesting import GuideMaker
 from t2i.core.models.wanted import Key, Sample, Several, check_count, default_batch, noise_keys
 from t2i.core.models.weights import tensor_bytes
 from t2i.core.registry.choice import Choice
