@@ -28,7 +28,7 @@ from t2i.core.runs.configure import RunConfig
 
 
 class StoredModel:
-    """A generator with its text encoder and its default sampler.
+    """The networks of a model with its settings and its sampler.
 
     Args:
         config: The settings of the run that the model comes from.
