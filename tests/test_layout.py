@@ -231,7 +231,7 @@ FLOORS = (
 
 def test_core_imports_downwards():
     floors = {room: number for number, floor in enumerate(FLOORS) for room in floor}
-    arrows = structure().rooms(structure().imports(ROOT), Path("core"))
+    arrows = structure().rooms(arrows_of_files(), Path("core"))
     assert {room.stem for room in arrows} == set(floors)
     wrong = [f"{room} -> {to}" for room, targets in arrows.items() for to in targets
              if floors[to.stem] >= floors[room.stem]]  # fmt: skip
@@ -240,7 +240,7 @@ def test_core_imports_downwards():
 
 def test_nothing_imports_in_a_circle():
     """Neither files, nor the rooms of any folder; imports for type checking alone count too."""
-    graph = structure().imports(ROOT)
+    graph = arrows_of_files()
     assert structure().circles(graph) == []
     for folder in structure().folders(ROOT):
         assert structure().circles(structure().rooms(graph, folder)) == [], folder
@@ -257,6 +257,11 @@ def test_circles_are_found(tmp_path):
     graph = structure().imports(tmp_path)
     assert structure().circles(graph) == [[Path("core/a.py"), Path("core/b.py"), Path("core/c.py")]]
     assert len(structure().circles(structure().rooms(graph, Path("core")))) == 1
+
+
+@cache
+def arrows_of_files():
+    return structure().imports(ROOT)
 
 
 @cache
