@@ -16,7 +16,7 @@ from t2i.benchmarks.figures import Amount, Count, LogLine, SamplingCost, Score, 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.scoring import Published
 from t2i.core.io.documents import checked
-from t2i.core.io.files import read_json, write_json
+from t2i.core.io.json_files import read_json, write_json
 
 FORMAT = 1
 VARIETY = "variety"

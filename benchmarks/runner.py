@@ -58,8 +58,8 @@ from t2i.core.devices import best_device
 from t2i.core.engine.reporting import Reporter as EngineReporter
 from t2i.core.engine.reporting import Silent, default_reporter
 from t2i.core.errors import Interrupted
-from t2i.core.io.files import MANIFEST, verify
 from t2i.core.io.processes import Group
+from t2i.core.io.sealed import MANIFEST, verify
 from t2i.core.registry.tables import registry
 
 

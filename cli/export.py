@@ -45,7 +45,7 @@ def export(
         raise UserError("say what to export, with one of --model M and --run RUN")
     if out is None:
         raise UserError("say where to, with --out FOLDER")
-    from t2i.core.io.files import check_free
+    from t2i.core.io.folders import check_free
     from t2i.core.models.loading import export as export_model
     from t2i.core.models.loading import find, load
     from t2i.core.models.lora_export import export_lora

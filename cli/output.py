@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from t2i.core.io.files import finite
+from t2i.core.io.json_files import finite
 from t2i.core.io.launched import rank
 from t2i.core.io.streams import lasting
 from t2i.core.io.terminal import note as note

@@ -234,7 +234,7 @@ def train(
             "say what to train, with --model M ('t2i models' lists them), --resume RUN or --from "
             "RUN"
         )
-    from t2i.core.settings import option_layer
+    from t2i.core.settings.layers import option_layer
 
     engine = {
         "steps": steps, "minutes": minutes, "image_size": image_size, "batch_size": batch_size,

@@ -78,7 +78,7 @@ def train(
     from t2i.core.models.origin import find_origin
     from t2i.core.runs.configure import nested
     from t2i.core.runs.folder import new_run
-    from t2i.core.settings import option_layer
+    from t2i.core.settings.layers import option_layer
 
     if model is None and start is None:
         raise UserError("say what to train: a model, or start=RUN")

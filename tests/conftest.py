@@ -1,5 +1,6 @@
 """Fixtures for every test: plugins that exist only in one test, and a toy of each kind of thing."""
 
+import gc
 import hashlib
 import http.server
 import os
@@ -23,7 +24,7 @@ from t2i.core.families.one_shot import OneShotGenerator
 from t2i.core.interfaces.dataset import Dataset, Example
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Stage, Trainer
-from t2i.core.io.files import load_tensors
+from t2i.core.io.tensors import load_tensors
 from t2i.core.models.building import build
 from t2i.core.models.weights import load_state
 from t2i.core.registry.choice import Choice
@@ -31,6 +32,7 @@ from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import DatasetSpec, ModelSpec, TextEncoderSpec
 from t2i.core.registry.tables import HOOKS, registry
 from t2i.core.settings import Config, DataConfig, ModelConfig, Preset
+from tests.small import SMALL
 
 # A busy machine is no failure: Hypothesis' own limit of 200 ms an example is not for tests that
 # write files.
@@ -38,90 +40,10 @@ hypothesis.settings.register_profile("t2i", deadline=None)
 hypothesis.settings.load_profile("t2i")
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+# No test cuts the power: what a killed process has written stays, synced or not. A run of the toy
+# model syncs 94 times, which took a third of its time.
+os.fsync = lambda _: None
 
-ENCODER = ("encoder.width=16", "encoder.heads=2")
-DIFFUSION = (
-    "unet.channels=[8,16]",
-    "unet.groups=4",
-    "unet.head_width=4",
-    "unet.text_map=8",
-    "sampler.steps=2",
-)
-GAN = ("nf=4", "z_dim=8")
-SMALL = {
-    "ldm": (
-        *DIFFUSION, *ENCODER, "autoencoder.channels=[8]", "autoencoder.groups=4",
-        "autoencoder.batch_size=3",
-        "autoencoder.latent_channels=4",
-    ),
-    "ddpm": (*DIFFUSION, *ENCODER),
-    "ddim": (*DIFFUSION, *ENCODER),
-    "edm": (*DIFFUSION, *ENCODER),
-    "imagen": (
-        *ENCODER, *(f"{part}.unet.{key}" for part in ("base", "upsampler") for key in (
-            "channels=[8,16]", "groups=4", "head_width=4",
-        )),
-        "base.unet.text_map=8", "sampler.base.steps=2", "sampler.upsampler.steps=2",
-    ),
-    "deepfloyd": (
-        *ENCODER, "network=[8,16]", "groups=4", "head_width=8", "pool_heads=2", "sampler.steps=2",
-    ),
-    "dalle2": (
-        *ENCODER, "clip.width=16", "clip.heads=2", "clip.layers=1", "prior.width=16",
-        "prior.heads=2", "prior.layers=1", "prior.training.batch_size=4",
-        *(
-            f"{part}.unet.{key}"
-            for part in ("decoder", "upsampler")
-            for key in ("channels=[8,16]", "groups=4", "head_width=4")
-        ),
-        "decoder.unet.text_map=8",
-        *(f"sampler.samplers.{part}.steps=2" for part in ("prior", "decoder", "upsampler")),
-    ),
-    "upsampler": (
-        *ENCODER, "unet.channels=[8,16]", "unet.groups=4", "unet.head_width=4", "sampler.steps=2",
-    ),
-    "glide": (
-        *ENCODER, "base.unet.channels=[8,16]", "base.unet.groups=4", "base.unet.head_width=4",
-        "base.unet.text_map=8", "base.transformer.width=16", "upsampler.unet.channels=[8,16]",
-        "upsampler.unet.groups=4", "upsampler.unet.head_width=4", "upsampler.transformer.width=16",
-        "sampler.samplers.base.steps=2", "sampler.samplers.upsampler.steps=2",
-    ),
-    "guide": (*ENCODER, "adm.base=32", "adm.head_width=16", "width=8", "compared=4"),
-    "dfgan": (*GAN, *ENCODER, "matcher_width=8"),
-    "clipvqgan": ("cutouts.count=2", "sampler.steps=3"),
-    "gan": ("z_dim=8", "widths_g=[8]", "widths_d=[8]"),
-    "cgan": (
-        *ENCODER, "z_dim=8", "widths_text_g=[8]", "widths_g=[8]", "widths_d=[8]",
-        "matcher_width=8", "recalibrate=2",
-    ),
-    "gancls": (
-        *ENCODER, "ngf=4", "ndf=4", "nt=8", "z_dim=8", "matcher_width=8", "recalibrate=2",
-    ),
-    "cvaegan": (*ENCODER, "gf=4", "width=4", "z_dim=8", "matcher_width=8"),
-    "galip": (
-        *GAN, *ENCODER, "clip.width=16", "clip.heads=2", "bridge_width=8", "bridge_middle=4",
-        "judge_width=8",
-        "assessor_width=8",
-    ),
-    "attngan": (
-        "gf=4", "df=4", "z_dim=8", "c_dim=8", "image_encoder.width=8", "damsm.batch_size=6",
-        "recalibrate=2",
-        "encoder.name=damsm", "encoder.width=16", "encoder.embedding=16",
-    ),
-    "dmgan": (
-        "gf=4", "df=4", "z_dim=8", "c_dim=8", "image_encoder.width=8", "damsm.batch_size=6",
-        "recalibrate=2",
-        "encoder.name=damsm", "encoder.width=16", "encoder.embedding=16",
-    ),
-    "stackganv2": (*ENCODER, "gf=4", "df=4", "z_dim=8", "c_dim=8", "matcher_width=8", "recalibrate=2"),  # noqa: E501
-    "biggan": (*ENCODER, "ch=4", "z_dim=8", "shared=8", "matcher_width=8", "recalibrate=2"),
-    "xmcgan": (*ENCODER, "gf=4", "df=4", "z_dim=8", "matcher_width=8", "recalibrate=2"),
-    "stylegan": (
-        *ENCODER, "z_dim=8", "w_dim=8", "channel_base=64", "channel_max=8", "matcher_width=8",
-        "r1_every=1",
-    ),
-    "stackgan": (*ENCODER, "gf=4", "df=4", "z_dim=8", "c_dim=8", "matcher_width=8", "recalibrate=2"),  # noqa: E501
-}  # fmt: skip
 ALL = (
     "batch_size=4", "steps=9", "checkpoint_every=2", "sample_every=4", "log_every=3", "keep=99",
     "warmup=2",
@@ -137,6 +59,15 @@ def pytest_xdist_auto_num_workers(config):
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     return 0 if config.option.file_or_dir or processors < 2 else min(processors, 4)
+
+
+def pytest_collection_finish():
+    """The garbage collector passes over the libraries: they were nearly all of a collection's time,
+    and looking for the batch that fits collects several times."""
+    import torch._dynamo  # noqa: F401, the first optimizer imports it
+
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

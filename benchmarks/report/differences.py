@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-HASH = re.compile(r"(?:[0-9a-f]{12,}|[a-z]+-v?\d+-[0-9a-f]{8,})")
+HASH = re.compile(r"(?:[0-9a-f]{12,}|(?<![a-z])[a-z]+-v?\d+-[0-9a-f]{8,})")
 """What a hash or fingerprint looks like."""
 
 LONGEST = 60

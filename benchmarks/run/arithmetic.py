@@ -18,7 +18,7 @@ from t2i.benchmarks.score.extraction import fingerprint
 from t2i.core.devices import best_device
 from t2i.core.errors import UserError
 from t2i.core.io.documents import checked
-from t2i.core.io.files import read_object, write_json
+from t2i.core.io.json_files import read_object, write_json
 from t2i.core.models.building import build, stage_settings, stages_of
 from t2i.core.runs.configure import RunConfig
 

@@ -10,7 +10,7 @@ from typing import Any
 from t2i.benchmarks.results import Row
 from t2i.benchmarks.score.scorer import Scorer
 from t2i.core.errors import UserError
-from t2i.core.io.files import read_object, write_json
+from t2i.core.io.json_files import read_object, write_json
 
 REMEDY = "remove the file, and the row is made again"
 

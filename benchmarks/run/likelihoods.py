@@ -30,7 +30,7 @@ from t2i.core.interfaces.likelihood import LEVELS, Likelihood
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.scoring import ImageBatch, Metric
 from t2i.core.io.documents import checked
-from t2i.core.io.files import read_object, write_json
+from t2i.core.io.json_files import read_object, write_json
 from t2i.core.io.processes import Group
 from t2i.core.models.likelihood import likelihood_of, nats_of
 from t2i.core.models.loading import load

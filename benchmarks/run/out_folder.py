@@ -9,7 +9,7 @@ from pathlib import Path
 
 from t2i.core.errors import UserError
 from t2i.core.io.clutter import entries
-from t2i.core.io.files import refuse_links
+from t2i.core.io.folders import refuse_links
 from t2i.core.io.locks import LOCK, folder_lock, take_folder
 from t2i.core.io.processes import Group
 from t2i.core.runs.folder import is_run

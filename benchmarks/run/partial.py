@@ -28,9 +28,11 @@ from t2i.benchmarks.run.timed_sampling import Clock
 from t2i.benchmarks.score.extraction import rebatched
 from t2i.core.errors import UserError
 from t2i.core.interfaces.scoring import ImageBatch
-from t2i.core.io.files import intact, load_tensors, read_json, save_tensors, sealed, write_json
+from t2i.core.io.json_files import read_json, write_json
 from t2i.core.io.parts import ranges
 from t2i.core.io.processes import Group
+from t2i.core.io.sealed import intact, sealed
+from t2i.core.io.tensors import load_tensors, save_tensors
 
 CHUNK = 256
 """Images in a part: whole batches of a sampler, and minutes of work at most."""

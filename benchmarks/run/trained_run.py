@@ -18,7 +18,7 @@ from t2i.core import engine
 from t2i.core.engine.observer import Observer
 from t2i.core.engine.reporting import Reporter as EngineReporter
 from t2i.core.errors import UserError
-from t2i.core.io.files import read_json, write_json
+from t2i.core.io.json_files import read_json, write_json
 from t2i.core.io.locks import folder_lock, take_or_refuse
 from t2i.core.io.processes import Group
 from t2i.core.runs.configure import RunConfig

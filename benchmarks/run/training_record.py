@@ -14,7 +14,9 @@ from t2i.benchmarks.figures import TrainingCost
 from t2i.benchmarks.run.plan import BenchmarkPlan, PlannedRun
 from t2i.benchmarks.run.training_log import read_curve
 from t2i.core.io.documents import checked
-from t2i.core.io.files import MANIFEST, check_regular, read_object
+from t2i.core.io.files import check_regular
+from t2i.core.io.json_files import read_object
+from t2i.core.io.sealed import MANIFEST
 from t2i.core.models.model import Model
 from t2i.core.runs.folder import Run
 from t2i.core.runs.record import versions

@@ -18,7 +18,8 @@ from t2i.core.errors import UserError, nearest
 from t2i.core.fetch.paths import cache_dir
 from t2i.core.interfaces.dataset import Dataset
 from t2i.core.interfaces.scoring import FeatureExtractor, ImageBatch, PairedExtractor
-from t2i.core.io.files import intact, load_tensors, save_tensors, sealed
+from t2i.core.io.sealed import intact, sealed
+from t2i.core.io.tensors import load_tensors, save_tensors
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 

@@ -24,7 +24,8 @@ from t2i.core.io.terminal import note
 from t2i.core.registry.choice import Choice
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import open_dataset
-from t2i.core.settings import Augment, DataConfig
+from t2i.core.settings import DataConfig
+from t2i.core.settings.model import Augment
 
 BATCH = 64
 

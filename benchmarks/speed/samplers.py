@@ -27,7 +27,9 @@ from t2i.core.devices import best_device
 from t2i.core.errors import UserError
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.interfaces.scoring import Benchmark
-from t2i.core.io.files import refuse_links, write_bytes, write_json
+from t2i.core.io.files import write_bytes
+from t2i.core.io.folders import refuse_links
+from t2i.core.io.json_files import write_json
 from t2i.core.io.locks import folder_lock, take_folder
 from t2i.core.models.loading import find, load
 from t2i.core.models.locating import Located

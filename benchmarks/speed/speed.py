@@ -34,7 +34,7 @@ from t2i.core.devices import best_device
 from t2i.core.engine.status import Status
 from t2i.core.errors import T2IError, UserError
 from t2i.core.interfaces.trainer import Stage
-from t2i.core.io.files import write_json
+from t2i.core.io.json_files import write_json
 from t2i.core.models.building import stages_of
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig, resolve_config

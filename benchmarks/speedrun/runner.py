@@ -37,7 +37,8 @@ from t2i.core.engine.context import signal_name
 from t2i.core.engine.observer import Moment
 from t2i.core.engine.reporting import Reporter as EngineReporter
 from t2i.core.errors import Interrupted, UserError
-from t2i.core.io.files import read_object, write_bytes, write_json
+from t2i.core.io.files import write_bytes
+from t2i.core.io.json_files import read_object, write_json
 from t2i.core.io.processes import Group
 from t2i.core.models.loading import load
 from t2i.core.registry.tables import registry

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from t2i.benchmarks.votes.agreement import Agreement
 from t2i.benchmarks.votes.sides import Sides
-from t2i.core.io.files import finite
+from t2i.core.io.json_files import finite
 
 ALL = "all questions"
 """Name of the table that takes the votes on all questions together."""

@@ -22,7 +22,8 @@ from t2i.core.models.model import Model
 from t2i.core.models.origin import Origin
 from t2i.core.models.overlap import Overlap
 from t2i.core.models.weights import is_of_base, mark_as_base
-from t2i.core.settings import Lora, ModelConfig
+from t2i.core.settings import ModelConfig
+from t2i.core.settings.model import Lora
 
 NAME = "default"
 """Name of the adapters in peft's layers."""

@@ -11,7 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from t2i.core.engine.status import LOSSES, Status
+from t2i.core.engine.status import LOSSES, Showing
 from t2i.core.io.terminal import duration, printable
 
 REFRESHES = 2
@@ -117,12 +117,14 @@ def fitting(parts: Sequence[str], width: int, before: str = "") -> str:
     return before + line
 
 
-class Bar:
+class Bar(Showing):
     """A reporter that shows a progress bar on a terminal and prints lines above it.
 
     Args:
         stream: The terminal. None: stderr.
     """
+
+    losses = LOSSES
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._line = Line()
@@ -138,30 +140,7 @@ class Bar:
         """
         self._live.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
-    def status(self, status: Status) -> None:
-        """Move the bar and replace the text beside it.
-
-        Args:
-            status: The progress of training.
-        """
-        self.moved(status)
-
-    def moved(self, status: Status) -> None:
-        """Move the bar and replace the text beside it.
-
-        Args:
-            status: The progress of training.
-        """
-        self.show(status.progress, status.left, status.words(LOSSES))
-
     def show(self, progress: float | None, left: float | None, parts: Sequence[str]) -> None:
-        """Move the bar and replace the text beside it.
-
-        Args:
-            progress: The part that is done, 0 to 1. None: unknown, the bar stays.
-            left: Seconds left. None: unknown.
-            parts: What is being done, the most important part first.
-        """
         self._line.set(progress, left, parts)
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from t2i.core.interfaces.dataset import Dataset
 from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.trainer import Batch
 from t2i.core.io.images import to_tensor
-from t2i.core.settings import EngineConfig
+from t2i.core.settings.engine import EngineConfig
 
 GALLERY, FIRST_FINISH = -1, -2
 """Keys of `StepNoise` outside the steps, which count from 0: of the grids, and of the first batch

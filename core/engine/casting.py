@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch.nn import functional as F
 
-from t2i.core.settings import EngineConfig
+from t2i.core.settings.engine import EngineConfig
 
 
 @cache

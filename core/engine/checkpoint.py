@@ -28,7 +28,9 @@ from torch.optim import Optimizer
 
 from t2i.core.engine.scores import Scored
 from t2i.core.errors import UserError
-from t2i.core.io.files import load_tensors, read_json, save_tensors, settle, verify, write_json
+from t2i.core.io.json_files import read_json, write_json
+from t2i.core.io.sealed import settle, verify
+from t2i.core.io.tensors import load_tensors, save_tensors
 from t2i.core.models.moved import UNMOVED, Moved
 from t2i.core.models.weights import load_state, saved_tensors
 
@@ -195,7 +197,7 @@ def write(
     """Write the files of a checkpoint into a folder that is not sealed yet.
 
     Args:
-        folder: The folder (`t2i.core.io.files.sealed`).
+        folder: The folder (`t2i.core.io.sealed.sealed`).
         state: How far the run is.
         modules: The networks to save, by the name of their file.
         optimizers: The state dicts of the optimizers to save, by name.

@@ -10,7 +10,7 @@ from torch.optim import Adam, AdamW
 from t2i.core.errors import UserError
 from t2i.core.interfaces.trainer import Optimization
 from t2i.core.registry.specs import import_object
-from t2i.core.settings import EngineConfig
+from t2i.core.settings.engine import EngineConfig
 
 PACKAGE = "bitsandbytes"
 KINDS = {Adam: "Adam8bit", AdamW: "AdamW8bit"}

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from t2i.core.settings import EngineConfig
+from t2i.core.settings.engine import EngineConfig
 
 if TYPE_CHECKING:
     from t2i.core.engine.sharding import Sharding

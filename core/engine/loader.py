@@ -25,7 +25,7 @@ from t2i.core.interfaces.dataset import (
 )
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.io.terminal import note
-from t2i.core.settings import Augment
+from t2i.core.settings.model import Augment
 
 T = TypeVar("T")
 RETRY = 1.0

@@ -12,7 +12,7 @@ from t2i.core.engine.casting import forget_casts
 from t2i.core.engine.eight_bit import in_bits
 from t2i.core.engine.optimizing import Optimizing
 from t2i.core.interfaces.trainer import Trainer, optimizations
-from t2i.core.settings import EngineConfig
+from t2i.core.settings.engine import EngineConfig
 
 
 class LocalEngine:

@@ -12,7 +12,7 @@ import torch
 from t2i.core.engine.eight_bit import PACKAGE
 from t2i.core.io import launched
 from t2i.core.runs.configure import RunConfig, is_there, open_dataset
-from t2i.core.settings import Augment
+from t2i.core.settings.model import Augment
 
 
 def save_memory(

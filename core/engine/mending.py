@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from t2i.core.engine import checkpoint
-from t2i.core.io.files import intact
+from t2i.core.io.sealed import intact
 from t2i.core.models.loading import load_checkpoint
 from t2i.core.runs.folder import Run
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor, nn
 
 from t2i.core.interfaces.trainer import Optimization
-from t2i.core.settings import EngineConfig
+from t2i.core.settings.engine import EngineConfig
 
 
 def learning_rate_factor(settings: EngineConfig, step: int, progress: float, warm: float) -> float:

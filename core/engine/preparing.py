@@ -17,7 +17,7 @@ from t2i.core.errors import T2IError
 from t2i.core.interfaces.recomputing import recompute
 from t2i.core.interfaces.trainer import Optimization, Trainer, optimizations
 from t2i.core.models.model import Model
-from t2i.core.settings import EngineConfig
+from t2i.core.settings.engine import EngineConfig
 
 if TYPE_CHECKING:
     from t2i.core.engine.sharding import Sharding

@@ -20,8 +20,9 @@ from t2i.core.engine.observing import as_sampled
 from t2i.core.engine.preparing import PreparedStage
 from t2i.core.interfaces.dataset import BrokenExample, Dataset, Example, Visit, sound
 from t2i.core.interfaces.trainer import Batch, Trainer
-from t2i.core.io.files import write_bytes, write_json
+from t2i.core.io.files import write_bytes
 from t2i.core.io.images import png, to_bytes
+from t2i.core.io.json_files import write_json
 from t2i.core.io.sheets import Block, Layout, sheet
 from t2i.core.models.model import Model
 

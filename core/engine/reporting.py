@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Protocol, TextIO, runtime_checkable
 
-from t2i.core.engine.status import Status
+from t2i.core.engine.status import Showing, Status
 from t2i.core.io.terminal import duration, printable
 
 
@@ -80,33 +80,10 @@ class PlainLines:
         return True
 
 
-class Lines(PlainLines):
+class Lines(PlainLines, Showing):
     """A reporter that prints plain lines, and a status every 10 seconds at most."""
 
-    def status(self, status: Status) -> None:
-        """Print the progress, if a line is due.
-
-        Args:
-            status: The progress of training.
-        """
-        self.moved(status)
-
-    def moved(self, status: Status) -> None:
-        """Print the progress, if a line is due.
-
-        Args:
-            status: The progress of training.
-        """
-        self.show(status.progress, status.left, status.words())
-
     def show(self, progress: float | None, left: float | None, parts: Sequence[str]) -> None:
-        """Print how far something is, if a line is due.
-
-        Args:
-            progress: The part that is done, 0 to 1. None: unknown.
-            left: Seconds left. None: unknown.
-            parts: What is being done, the most important part first.
-        """
         if not self.due():
             return
         share = [] if progress is None else [f"{progress:4.0%}"]

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import Dataset
-from t2i.core.io.files import read_json
+from t2i.core.io.json_files import read_json
 from t2i.core.runs.configure import RunConfig, open_dataset
 from t2i.core.runs.folder import Run
 

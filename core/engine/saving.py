@@ -17,8 +17,9 @@ from t2i.core.engine.preparing import PreparedStage, model_modules
 from t2i.core.engine.random_state import random_state, set_random_state
 from t2i.core.engine.warm_start import take_networks
 from t2i.core.errors import UserError
-from t2i.core.io.files import save_tensors, sealed
 from t2i.core.io.processes import everyones
+from t2i.core.io.sealed import sealed
+from t2i.core.io.tensors import save_tensors
 
 
 class Saving:

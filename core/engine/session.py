@@ -21,12 +21,13 @@ from t2i.core.engine.reporting import Reporter, Silent, default_reporter
 from t2i.core.errors import Crash, Interrupted, T2IError, UserError, of_system
 from t2i.core.io import launched
 from t2i.core.io.clutter import entries
-from t2i.core.io.files import refuse_links, write_bytes
+from t2i.core.io.files import write_bytes
+from t2i.core.io.folders import refuse_links
 from t2i.core.io.locks import LOCK, folder_lock, take_folder
 from t2i.core.io.processes import PATIENCE, first, leave, set_variable
 from t2i.core.runs.configure import RunConfig
 from t2i.core.runs.folder import Run
-from t2i.core.settings import EngineConfig
+from t2i.core.settings.engine import EngineConfig
 
 ERROR = "error.txt"
 """File in a run with the traceback of the error that ended it."""

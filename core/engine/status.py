@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 LOSSES = 2
@@ -46,3 +47,39 @@ class Status:
         note = [self.note] if self.note else []
         told = [f"{name} {value:.4g}" for name, value in named]
         return (f"{self.stage}  step {self.step}", *note, *told, *rate)
+
+
+class Showing(ABC):
+    """A reporter that shows the progress of anything, and that of training in the same way.
+
+    Attributes:
+        losses: Number of losses that are shown. None: all.
+    """
+
+    losses: int | None = None
+
+    @abstractmethod
+    def show(self, progress: float | None, left: float | None, parts: Sequence[str]) -> None:
+        """Show how far something is.
+
+        Args:
+            progress: The part that is done, 0 to 1. None: unknown.
+            left: Seconds left. None: unknown.
+            parts: What is being done, the most important part first.
+        """
+
+    def status(self, status: Status) -> None:
+        """Show the progress, and the losses of a new line of the log.
+
+        Args:
+            status: The progress of training.
+        """
+        self.moved(status)
+
+    def moved(self, status: Status) -> None:
+        """Show the progress.
+
+        Args:
+            status: The progress of training.
+        """
+        self.show(status.progress, status.left, status.words(self.losses))

@@ -22,7 +22,9 @@ from t2i.core.engine.reading_ahead import Readable
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, Visit, visit_stream
 from t2i.core.interfaces.text import TextFeatures
-from t2i.core.io.files import load_tensors, read_json, verify
+from t2i.core.io.json_files import read_json
+from t2i.core.io.sealed import verify
+from t2i.core.io.tensors import load_tensors
 
 PART = 2048
 """Examples in each file."""

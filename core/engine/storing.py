@@ -28,9 +28,11 @@ from t2i.core.engine.stored import Store, part_file
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, Dataset, Visit, sound
 from t2i.core.interfaces.text import TextFeatures
-from t2i.core.io.files import MANIFEST, save_tensors, seal, verify, write_json
 from t2i.core.io.images import to_tensor
+from t2i.core.io.json_files import write_json
 from t2i.core.io.locks import take_or_refuse
+from t2i.core.io.sealed import MANIFEST, seal, verify
+from t2i.core.io.tensors import save_tensors
 from t2i.core.models.weights import owned_tensors, tensor_bytes
 from t2i.core.settings import ModelConfig
 

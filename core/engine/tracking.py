@@ -23,7 +23,7 @@ from accelerate.tracking import (
 
 from t2i.core.engine.random_state import random_state, set_random_state
 from t2i.core.errors import UserError, in_one_line, nearest
-from t2i.core.io.files import json_object, write_json
+from t2i.core.io.json_files import json_object, write_json
 from t2i.core.runs.folder import Run
 
 PROJECT = "t2i"

@@ -46,7 +46,7 @@ from t2i.core.errors import Interrupted, UserError
 from t2i.core.interfaces.dataset import Broken, Dataset
 from t2i.core.interfaces.noise import seeded
 from t2i.core.interfaces.trainer import Stage
-from t2i.core.io.files import read_json, write_json
+from t2i.core.io.json_files import read_json, write_json
 from t2i.core.models.building import build, stage_settings, stages_of
 from t2i.core.models.loading import base_of
 from t2i.core.models.model import Model

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from t2i.core.engine.casting import forget_casts
 from t2i.core.engine.optimizing import Optimizing
 from t2i.core.errors import T2IError
-from t2i.core.settings import EngineConfig
+from t2i.core.settings.engine import EngineConfig
 
 if TYPE_CHECKING:
     from t2i.core.engine.sharding import Sharding

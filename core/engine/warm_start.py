@@ -13,7 +13,7 @@ from t2i.core.engine.checkpoint import HELPERS, Saved
 from t2i.core.engine.context import RunContext
 from t2i.core.engine.preparing import model_modules
 from t2i.core.errors import UserError
-from t2i.core.io.files import write_json
+from t2i.core.io.json_files import write_json
 from t2i.core.models.locating import run_around
 from t2i.core.models.moved import Moved
 from t2i.core.models.origin import PARTS, Origin, named_files, same_words

@@ -19,7 +19,7 @@ from t2i.core.fetch.archives import unpack
 from t2i.core.fetch.incomplete import Digests, Remote, part_of
 from t2i.core.fetch.paths import cache_dir
 from t2i.core.fetch.transfer import Progress, locked, need_space, transfer
-from t2i.core.io.files import read_json, write_json
+from t2i.core.io.json_files import read_json, write_json
 from t2i.core.registry.specs import DownloadFile, DownloadSpec, HubFiles
 from t2i.core.registry.tables import registry
 

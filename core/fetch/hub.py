@@ -15,7 +15,8 @@ from typing import Any
 
 from t2i.core.errors import UserError, in_one_line
 from t2i.core.fetch.downloads import conversion, note_revision, noted_revisions
-from t2i.core.io.files import MANIFEST, json_object
+from t2i.core.io.json_files import json_object
+from t2i.core.io.sealed import MANIFEST
 from t2i.core.io.terminal import note
 
 INDEX = "model_index.json"

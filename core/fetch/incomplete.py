@@ -12,7 +12,8 @@ from typing import IO
 
 from t2i.core.errors import UserError
 from t2i.core.fetch.web import CHUNK
-from t2i.core.io.files import detach, read_json, write_json
+from t2i.core.io.files import detach
+from t2i.core.io.json_files import read_json, write_json
 
 
 @dataclass(frozen=True)

@@ -317,7 +317,7 @@ class Stage:
         trainer: Function that makes the trainer of the model's networks when the stage begins. It
             may draw random numbers from torch's global generator only, which the engine seeds.
         settings: Engine settings that differ in this stage, by name. Those in
-            `t2i.core.settings.STAGE_SETTINGS` are allowed.
+            `t2i.core.settings.engine.STAGE_SETTINGS` are allowed.
     """
 
     name: str

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import MANIFEST, seal, verify, write_json
+from t2i.core.io.json_files import write_json
+from t2i.core.io.sealed import MANIFEST, seal, verify
 
 
 def ranges(count: int, step: int) -> list[range]:

@@ -30,7 +30,7 @@ from filelock import FileLock
 from packaging.utils import canonicalize_name
 
 from t2i.core.fetch.paths import cache_dir
-from t2i.core.io.files import json_object, write_json
+from t2i.core.io.json_files import json_object, write_json
 from t2i.core.io.locks import take_or_wait
 from t2i.core.io.terminal import note
 from t2i.core.kit.changes import distribution_of

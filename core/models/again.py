@@ -16,8 +16,9 @@ from t2i.core.io.files import place_bytes
 from t2i.core.io.images import png
 from t2i.core.models.enlarging import Upsampling
 from t2i.core.models.metadata import Record, Source, model_hash, read_record, run_name
-from t2i.core.models.model import GuideMaker, Model
+from t2i.core.models.model import Model
 from t2i.core.models.options import Options
+from t2i.core.models.requesting import GuideMaker
 from t2i.core.models.samples import array_hash
 from t2i.core.registry.choice import Choice
 from t2i.core.runs.versions import host_version

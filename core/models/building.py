@@ -17,7 +17,8 @@ from t2i.core.models.model import Model
 from t2i.core.registry.specs import ModelSpec, import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig
-from t2i.core.settings import STAGE_SETTINGS, WHOLE_RUN, ModelConfig
+from t2i.core.settings import ModelConfig
+from t2i.core.settings.engine import STAGE_SETTINGS, WHOLE_RUN
 
 
 def build(

@@ -10,7 +10,8 @@ from typing import Any
 
 from t2i.core.errors import UserError
 from t2i.core.fetch.hub import INDEX
-from t2i.core.io.files import json_object, read_json, read_lines
+from t2i.core.io.files import read_lines
+from t2i.core.io.json_files import json_object, read_json
 from t2i.core.models.identify import identify, shapes_of
 from t2i.core.models.locating import Located, located, located_run, run_around
 from t2i.core.models.recorded import contents_of, record_of, summary_of

@@ -13,7 +13,7 @@ from typing import Any
 
 from t2i.core.errors import in_one_line
 from t2i.core.fetch.web import is_web_page
-from t2i.core.io.files import json_object
+from t2i.core.io.json_files import json_object
 from t2i.core.io.terminal import printable
 
 MOST_HEADER = 100_000_000  # bytes; safetensors' own bound

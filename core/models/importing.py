@@ -11,14 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import (
-    arrive_numbered,
-    arriving,
-    check_free,
-    check_regular,
-    filling,
-    write_json,
-)
+from t2i.core.io.files import check_regular
+from t2i.core.io.folders import arrive_numbered, arriving, check_free, filling
+from t2i.core.io.json_files import write_json
 from t2i.core.models.foreign import reading
 from t2i.core.models.model import Model
 from t2i.core.registry.specs import ModelSpec, import_object

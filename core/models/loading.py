@@ -13,7 +13,10 @@ from torch import Tensor
 from t2i.core.devices import named_device
 from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import seeded
-from t2i.core.io.files import arriving, load_tensors, read_json, settle, verify
+from t2i.core.io.folders import arriving
+from t2i.core.io.json_files import read_json
+from t2i.core.io.sealed import settle, verify
+from t2i.core.io.tensors import load_tensors
 from t2i.core.io.terminal import note
 from t2i.core.models.building import build
 from t2i.core.models.foreign import reading

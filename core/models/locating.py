@@ -13,7 +13,9 @@ from typing import Literal
 
 from t2i.core.errors import UserError, nearest
 from t2i.core.fetch.hub import HubName, hub_model
-from t2i.core.io.files import MANIFEST, check_regular, json_object, settle
+from t2i.core.io.files import check_regular
+from t2i.core.io.json_files import json_object
+from t2i.core.io.sealed import MANIFEST, settle
 from t2i.core.models.strangers import ARCHIVES, TEXTS, WEIGHTS, stranger
 from t2i.core.registry.tables import registry
 from t2i.core.runs.folder import (

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import arriving, check_free, load_tensors, save_tensors, temporary_beside
+from t2i.core.io.files import temporary_beside
+from t2i.core.io.folders import arriving, check_free
+from t2i.core.io.tensors import load_tensors, save_tensors
 from t2i.core.models.building import build
 from t2i.core.models.loading import base_of, config_of
 from t2i.core.models.locating import Located

@@ -8,47 +8,27 @@ images = model.sample("a red circle", n=4, sampler="ddim", steps=50, seed=0)
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
 
-from t2i.core.devices import keep_freed_memory
-from t2i.core.errors import UserError, nearest
-from t2i.core.families.cascade import CascadeGenerator, Enlarging
-from t2i.core.families.diffusion import DiffusionGenerator
-from t2i.core.families.guide import GuideGenerator, guide_of
-from t2i.core.interfaces.generator import Generator
+from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import NoiseKey, PromptNoise
-from t2i.core.interfaces.request import Guide, Progress, Request
-from t2i.core.interfaces.sampler import Sampler, SamplerConfig, check_fit
+from t2i.core.interfaces.request import Progress
+from t2i.core.interfaces.sampler import Sampler, SamplerConfig
 from t2i.core.interfaces.scoring import FeatureExtractor
-from t2i.core.interfaces.text import TextEncoder, TextFeatures
-from t2i.core.interfaces.trainer import Networks
-from t2i.core.io.files import save_tensors, sealed, write_json
+from t2i.core.interfaces.text import TextFeatures
 from t2i.core.io.images import to_bytes
 from t2i.core.models.best import BestOf, Judge
 from t2i.core.models.enlarging import Upsampling, enlarged, enlarged_size
-from t2i.core.models.lora.base import Base
-from t2i.core.models.lora.files import read_lora
-from t2i.core.models.lora.merging import AppliedLora, MergedLoras
-from t2i.core.models.lora.networks import LoraNetwork, LoraNetworks
-from t2i.core.models.notebook import Images, count_in_words, facts_table
-from t2i.core.models.options import (
-    Options,
-    Picture,
-    RowOptions,
-    check_negative,
-    options_for,
-)
+from t2i.core.models.notebook import Images
+from t2i.core.models.options import Options, Picture
 from t2i.core.models.reading import warnings_of
+from t2i.core.models.requesting import GuideMaker, RequestingModel
 from t2i.core.models.wanted import (
     Key,
     Prompts,
@@ -60,378 +40,14 @@ from t2i.core.models.wanted import (
     rows_of,
     several,
 )
-from t2i.core.models.weights import saved_tensors
 from t2i.core.registry.choice import Choice
-from t2i.core.registry.specs import import_object
-from t2i.core.registry.tables import registry
-from t2i.core.runs.configure import RunConfig, fitting_samplers
-
-GuideMaker = Callable[[Sequence[str], Generator], Guide]
-"""Makes a classifier's gradient, for some captions and the generator that it steers
-(`Model.guide`)."""
 
 
-class Model:
+class Model(RequestingModel):
     """A generator with its text encoder and its default sampler.
 
-    Args:
-        config: The settings of the run that the model comes from.
-        generator: The network that makes images.
-        text_encoder: The network that reads captions.
-        helpers: Networks that only training needs (`ModelSpec.helpers`). A model that was loaded
-            for sampling has none.
-
-    Attributes:
-        loras: The LoRAs that are merged into the weights (`Model.lora`).
-        base: What the weights belong to of which only changes are saved. None: all are saved.
+    `t2i.load` makes it. Its arguments and attributes are those of `StoredModel`.
     """
-
-    def __init__(
-        self,
-        config: RunConfig,
-        generator: Generator,
-        text_encoder: TextEncoder,
-        helpers: Mapping[str, nn.Module] | None = None,
-    ) -> None:
-        self.config = config
-        self.generator = generator
-        self.text_encoder = text_encoder
-        self.helpers = nn.ModuleDict(dict(helpers or {}))
-        self.loras = MergedLoras()
-        self.base: Base | None = None
-
-    def to(self, device: torch.device | str) -> Model:
-        """Move all networks to a device.
-
-        Args:
-            device: Such as "cuda" or "cpu".
-
-        Returns:
-            This model.
-        """
-        if torch.device(device).type == "cpu":
-            keep_freed_memory()
-        self.generator.to(device)
-        self.text_encoder.to(device)
-        self.helpers.to(device)
-        return self
-
-    def eval(self) -> Self:
-        """Put the networks into evaluation mode: no dropout, and stored batch statistics.
-
-        Returns:
-            This model.
-        """
-        self.generator.eval()
-        self.text_encoder.eval()
-        return self
-
-    def frozen(self) -> Model:
-        """Make the model ready for use: evaluation mode, and no parameter asks for a gradient.
-
-        Returns:
-            This model.
-        """
-        self.generator.requires_grad_(False)
-        self.text_encoder.requires_grad_(False)
-        return self.eval()
-
-    @property
-    def networks(self) -> Networks:
-        """The networks, as `Stage.trainer` receives them."""
-        return Networks(self.generator, self.text_encoder, dict(self.helpers.items()))
-
-    @property
-    def parameter_count(self) -> int:
-        """Number of parameters of the generator and the text encoder."""
-        both = (*self.generator.parameters(), *self.text_encoder.parameters())
-        return sum(parameter.numel() for parameter in both)
-
-    def __repr__(self) -> str:
-        return (
-            f"Model({self.config.model} {self.config.preset}, {self.generator.image_size} px, "
-            f"{count_in_words(self.parameter_count)} parameters, {self.config.sampler.name})"
-        )
-
-    def _repr_html_(self) -> str:
-        size = self.generator.image_size
-        return facts_table(
-            {
-                "model": f"{self.config.model}, preset {self.config.preset}",
-                "family": self.generator.family,
-                "images": f"{size} x {size} pixels",
-                "parameters": count_in_words(self.parameter_count),
-                "trained on": self.config.data.name,
-                "text encoder": self.config.encoder.name,
-                "sampler": self.config.sampler.name,
-                "device": str(self.device),
-            }
-        )
-
-    # --- samplers, text and guides ----------------------------------------------------------------
-
-    def sampler(
-        self,
-        name: str | None = None,
-        *,
-        steps: int | None = None,
-        guidance: float | None = None,
-        settings: Mapping[str, Any] | None = None,
-    ) -> Choice[SamplerConfig]:
-        """Choose a sampler, and its settings.
-
-        The settings begin with those of the model's preset if it is the preset's sampler, else with
-        the sampler's own defaults. The scale of guidance is always the preset's unless it is given.
-
-        Args:
-            name: Registry name of the sampler. None: the model's own.
-            steps: Number of sampling steps. None: unchanged.
-            guidance: Scale of classifier-free guidance; 1 is none. None: unchanged.
-            settings: Other settings of the sampler, by name.
-
-        Returns:
-            The choice, checked against this model.
-
-        Raises:
-            UserError: The sampler is unknown, a setting is wrong, or the sampler does not fit the
-                model. The error names the samplers that fit.
-        """
-        default = self.config.sampler
-        name = name or default.name
-        given = dict(settings or {})
-        given |= {} if steps is None else {"steps": steps}
-        given |= {} if guidance is None else {"guidance": guidance}
-        family = self._sampled_family()
-        fitting = [spec.name for spec in fitting_samplers(family)]
-        check_fit(name, registry().samplers[name].families, self.config.model, family, fitting)
-        same = name == default.name
-        # The right scale of guidance depends on the model, not on the sampler.
-        kept = default.config.model_dump() if same else {"guidance": default.config.guidance}
-        choice = registry().samplers.choose(name, given, "sampler", kept)
-        self._built(choice)
-        return choice
-
-    @property
-    def draws(self) -> bool:
-        """Whether the model makes images. A guide does not."""
-        return registry().draws(self.generator.family)
-
-    def up_to(self, part: str) -> Model | None:
-        """Return this cascade up to one of its parts, such as to show what the part has learnt.
-
-        Args:
-            part: Name of the part.
-
-        Returns:
-            A model that samples the part's images, with the same networks. None: the part samples
-            none, such as a prior.
-
-        Raises:
-            UserError: The model is no cascade, or has no such part.
-        """
-        if not isinstance(self.generator, CascadeGenerator):
-            raise UserError(f"model '{self.config.model}' has no parts: leave out --part")
-        if part not in self.generator.parts:
-            raise UserError(f"the model has no part '{part}'{nearest(part, self.generator.parts)}")
-        last = self.generator.part(part)
-        if isinstance(last, DiffusionGenerator) and len(last.noise_shape) < 3:  # embeddings
-            return None
-        generator, sampler = self.generator.up_to(part), self.config.sampler
-        if samplers := getattr(sampler.config, "samplers", None):
-            fewer = {name: own for name, own in samplers.items() if name in generator.parts}
-            config = sampler.config.model_copy(update={"samplers": fewer})
-            sampler = replace(sampler, config=config)
-        beginning = Model(replace(self.config, sampler=sampler), generator, self.text_encoder)
-        beginning.loras = self.loras
-        return beginning
-
-    def _sampled_family(self) -> str:
-        """The family, if its models make images; else a UserError."""
-        if not self.draws:
-            raise UserError(
-                f"model '{self.config.model}' is a {self.generator.family}: it draws no images; "
-                f"steer "
-                "another model by it with 't2i sample --run OTHER --guide RUN'"
-            )
-        return self.generator.family
-
-    def _built(self, choice: Choice[SamplerConfig] | None) -> Sampler:
-        """Build a sampler and check that it can sample from this model."""
-        self._sampled_family()
-        sampler: Sampler = registry().samplers.build(choice or self.config.sampler)
-        sampler.check(self.generator)
-        return sampler
-
-    def options(self, **wanted: Any) -> Options:
-        """Check further options of a request, and fit images to this model.
-
-        Args:
-            **wanted: Arguments of `options_for`: negative, image, mask, strength, size,
-                augmentation.
-
-        Returns:
-            The options, for `Model.stream`.
-
-        Raises:
-            UserError: An option does not fit this model.
-        """
-        return options_for(self.generator, self.config.model, **wanted)
-
-    def check(
-        self,
-        prompts: Prompts,
-        sampler: Choice[SamplerConfig] | None = None,
-        options: Options | None = None,
-    ) -> Sampler:
-        """Build a sampler, and check that it and the prompts fit this model.
-
-        Args:
-            prompts: Captions, or features of them.
-            sampler: The sampler. None: the model's own.
-            options: Further options. None: none.
-
-        Returns:
-            The sampler, ready for use.
-
-        Raises:
-            UserError: The sampler cannot sample from this model, or the features have another width
-                than the model's text encoder gives.
-        """
-        if isinstance(prompts, TextFeatures) and prompts.shape != self.text_encoder.shape:
-            raise UserError(
-                f"text features of width {prompts.shape.sentence}, but model "
-                f"'{self.config.model}' takes {self.text_encoder.shape.sentence} for sentences and "
-                f"{self.text_encoder.shape.words} for words: compute them with the encoder that it "
-                "was trained with"
-            )
-        built = self._built(sampler)
-        if options and options.negative:
-            choice = sampler or self.config.sampler
-            check_negative(len(several(prompts)), options.negative, built, choice)
-        return built
-
-    def request(
-        self,
-        prompts: Prompts,
-        noise: PromptNoise,
-        *,
-        null: bool = False,
-        guide: GuideMaker | None = None,
-        options: RowOptions | None = None,
-        progress: Progress | None = None,
-    ) -> Request:
-        """Make a sampler's request. The text is encoded and conditioned once.
-
-        Args:
-            prompts: As many as the noise has rows.
-            noise: The noise of each row.
-            null: Whether the sampler needs the features of the empty caption
-                (`Sampler.needs_null`).
-            guide: Makes the classifier's gradient for these captions (`Model.guide`). None: no
-                guide.
-            options: Further options of each row. None: none.
-            progress: Called with (steps done, steps in all). None: nothing is called.
-
-        Returns:
-            The request.
-
-        Raises:
-            UserError: A guide is given, and the prompts are features without captions.
-        """
-        prompts = several(prompts)
-        if isinstance(prompts, TextFeatures):
-            captions, text = prompts.captions, prompts.to(self.device)
-        else:
-            captions, text = tuple(prompts), self.text_encoder.encode(prompts)
-        if guide and len(captions) < len(prompts):
-            raise UserError("a guide reads captions: give prompts, not features of them")
-        options = options or RowOptions()
-        without = self._without(options.negative, len(prompts)) if null else None
-        image = None if options.image is None else options.image.to(self.device)
-        if image is not None and isinstance(self.generator, Enlarging):
-            given = options.augmentation
-            level = None if given is None else image.new_full((len(image),), given)
-            extras, image = self.generator.enlarging(image, noise.scope("link"), level), None
-            text = replace(text, extras={**text.extras, **extras})
-            if without is not None:
-                without = replace(without, extras={**without.extras, **extras})
-        return Request(
-            text=self.generator.condition(text),
-            noise=noise,
-            null=None if without is None else self.generator.condition(without),
-            guide=guide(captions, self.generator) if guide else None,
-            progress=progress,
-            image=image,
-            mask=None if options.mask is None else options.mask.to(self.device),
-            strength=options.strength,
-            size=options.size,
-        )
-
-    def _without(self, negative: Sequence[str], count: int) -> TextFeatures:
-        """Return what guidance leads away from: negative prompts, no caption where they are ""."""
-        if not any(negative):
-            return self.text_encoder.null(count)
-        features = self.text_encoder.encode(negative)
-        if all(negative):
-            return features
-        said = torch.tensor([bool(text) for text in negative], device=self.device)
-        return features.where(said, self.text_encoder.null(count))
-
-    def guide(self, scale: float) -> GuideMaker:
-        """Use this model as a guide for another model (classifier guidance).
-
-        Args:
-            scale: Factor of the gradient of log p(y | x_t).
-
-        Returns:
-            A function for `Model.sample(guide=...)` and `Model.stream(guide=...)` of the other
-            model.
-
-        Raises:
-            UserError: This model is not a guide.
-        """
-        classifier, encoder = self.generator, self.text_encoder
-        if not isinstance(classifier, GuideGenerator):
-            raise UserError(f"model '{self.config.model}' is {classifier.family}, not a guide")
-
-        def make(captions: Sequence[str], generator: Generator) -> Guide:
-            if not isinstance(generator, DiffusionGenerator):
-                raise UserError(f"a guide steers diffusion models; this one is {generator.family}")
-            self.eval()
-            text = classifier.condition(encoder.encode(captions))
-            return guide_of(classifier, text, generator, scale)
-
-        return make
-
-    # --- LoRAs ------------------------------------------------------------------------------------
-
-    @property
-    def lora_networks(self) -> LoraNetworks:
-        """The networks that a LoRA can change, by the names that files have for them."""
-        named = registry().models[self.config.model].networks
-        if named is not None:
-            return cast(LoraNetworks, import_object(named)(self))
-        return {name: LoraNetwork(module) for name, module in self.parts()}
-
-    def lora(self, file: str | Path, weight: float = 1.0) -> AppliedLora:
-        """Merge a LoRA file into the weights: W + weight alpha / r B A. Several add up.
-
-        Args:
-            file: A .safetensors file in diffusers', kohya's or peft's layout, or a folder with one.
-            weight: The factor of its change.
-
-        Returns:
-            The LoRA. Its `told` says how many keys of the file are used; `remove()` takes it out.
-
-        Raises:
-            UserError: It is no such file, no key of it fits, it was trained on another base, or the
-                weight is not finite.
-        """
-        if not math.isfinite(weight):
-            raise UserError(f"LoRA {file}: its weight is {weight}: give a number, such as 0.8")
-        return self.loras.add(read_lora(Path(file), self.lora_networks, self.config.model), weight)
-
-    # --- sampling ---------------------------------------------------------------------------------
 
     def stream(
         self,
@@ -744,38 +360,6 @@ class Model:
             built, prompts, places, noise, guide, len(prompts), options=options, upsample=upsample
         )
         return [sample.image for batch in batches for sample in batch]
-
-    # --- saving -----------------------------------------------------------------------------------
-
-    @property
-    def device(self) -> torch.device:
-        """Where the networks are."""
-        return self.generator.device
-
-    def save(self, folder: Path) -> None:
-        """Write a folder that `t2i.load` reads.
-
-        It holds settings, weights, tokenizer files, and a manifest of checksums. Of a model with a
-        base, only the weights that are not the base's are written, and where the base is.
-
-        Args:
-            folder: The new folder. It appears only when it is complete.
-        """
-        base = {} if self.base is None else {"base": self.base.document()}
-        with sealed(folder) as place:
-            write_json(place / "config.json", {"format": 1, "run": self.config.dump(), **base})
-            for name, module in self.parts():
-                save_tensors(place / f"{name}.safetensors", saved_tensors(module))
-                (place / name).mkdir()
-                module.save_assets(place / name)
-
-    def parts(self) -> list[tuple[str, Generator | TextEncoder]]:
-        """List the networks that are saved for sampling.
-
-        Returns:
-            Each with its name, which is also its file's.
-        """
-        return [("generator", self.generator), ("text_encoder", self.text_encoder)]
 
 
 def captions_of(prompts: Several) -> Sequence[str]:

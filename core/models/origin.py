@@ -10,7 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import MANIFEST, json_object, load_tensors, verify
+from t2i.core.io.json_files import json_object
+from t2i.core.io.sealed import MANIFEST, verify
+from t2i.core.io.tensors import load_tensors
 from t2i.core.io.terminal import note
 from t2i.core.models.identify import shapes_of
 from t2i.core.models.loading import (

@@ -9,8 +9,9 @@ import torch
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.text import TextFeatures
-from t2i.core.io.files import check_regular, load_tensors, read_file
+from t2i.core.io.files import check_regular, read_file
 from t2i.core.io.tables import split_lines
+from t2i.core.io.tensors import load_tensors
 from t2i.core.io.text import decode_text
 
 

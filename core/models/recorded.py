@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 
 from t2i.core.io.documents import checked
-from t2i.core.io.files import read_object
+from t2i.core.io.json_files import read_object
 from t2i.core.runs.folder import Run
 
 REMEDY = "restore the file from where it is from"

@@ -29,7 +29,8 @@ from t2i.core.interfaces.request import Progress
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.io.clutter import entries
-from t2i.core.io.files import place_bytes, read_lines, refuse_links, write_bytes
+from t2i.core.io.files import place_bytes, read_lines, write_bytes
+from t2i.core.io.folders import refuse_links
 from t2i.core.io.images import png, read_image
 from t2i.core.io.locks import LOCK, folder_lock, take_folder
 from t2i.core.io.processes import Group
@@ -44,8 +45,9 @@ from t2i.core.models.metadata import (
     image_chunks,
     model_hash,
 )
-from t2i.core.models.model import GuideMaker, Model
+from t2i.core.models.model import Model
 from t2i.core.models.options import Options
+from t2i.core.models.requesting import GuideMaker
 from t2i.core.models.wanted import Key, Sample, Several, check_count, default_batch, noise_keys
 from t2i.core.models.weights import tensor_bytes
 from t2i.core.registry.choice import Choice

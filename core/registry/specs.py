@@ -206,7 +206,7 @@ class TextEncoderSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class ShippedWeights:
-    """Pretrained weights that a package holds in a sealed folder (`t2i.core.io.files.seal`).
+    """Pretrained weights that a package holds in a sealed folder (`t2i.core.io.sealed.seal`).
 
     Args:
         name: Name of the weights in settings.

@@ -25,7 +25,9 @@ from t2i.core.runs.config_file import (
     refuse_names,
 )
 from t2i.core.runs.recognising import with_data_set
-from t2i.core.settings import AbsentData, Config, DataConfig, ModelConfig, Preset, merge
+from t2i.core.settings import Config, DataConfig, ModelConfig, Preset
+from t2i.core.settings.data import AbsentData
+from t2i.core.settings.layers import merge
 
 if TYPE_CHECKING:
     from t2i.core.interfaces.dataset import Dataset

@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import MANIFEST, numbered, read_json
+from t2i.core.io.folders import numbered
+from t2i.core.io.json_files import read_json
 from t2i.core.io.locks import LOCK
+from t2i.core.io.sealed import MANIFEST
 from t2i.core.registry.tables import registry
 
 if TYPE_CHECKING:

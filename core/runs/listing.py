@@ -12,7 +12,7 @@ from typing import Any
 
 from t2i.core.errors import UserError
 from t2i.core.io.documents import is_finite
-from t2i.core.io.files import read_json
+from t2i.core.io.json_files import read_json
 from t2i.core.io.locks import LOCK, folder_lock, is_held
 from t2i.core.io.terminal import duration
 from t2i.core.runs.folder import RUNS, Run, is_run, runs_in

@@ -14,7 +14,8 @@ from t2i.core.io.terminal import note
 from t2i.core.registry.choice import Choice
 from t2i.core.registry.specs import DatasetSpec, import_object
 from t2i.core.registry.tables import registry
-from t2i.core.settings import DataConfig, merge
+from t2i.core.settings import DataConfig
+from t2i.core.settings.layers import merge
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from t2i.core.interfaces.dataset import BrokenExample, Contents
-from t2i.core.io.files import detach, read_lines, write_json, write_parts
+from t2i.core.io.files import detach, read_lines, write_parts
+from t2i.core.io.json_files import write_json
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig
 from t2i.core.runs.folder import Run

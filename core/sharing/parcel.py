@@ -11,7 +11,9 @@ from typing import Any
 
 from t2i.core.errors import UserError
 from t2i.core.fetch.hub import TEXT, HubName
-from t2i.core.io.files import MANIFEST, read_file, read_object, settle, verify
+from t2i.core.io.files import read_file
+from t2i.core.io.json_files import read_object
+from t2i.core.io.sealed import MANIFEST, settle, verify
 from t2i.core.models.locating import located_run
 from t2i.core.runs.folder import Run
 from t2i.core.runs.listing import is_training, run_document

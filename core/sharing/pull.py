@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 
 from t2i.core.errors import UserError
 from t2i.core.fetch.hub import OWN, PROBE_SECONDS, HubName, refusal
-from t2i.core.io.files import MANIFEST, arrive_numbered, arriving, filling, verify
+from t2i.core.io.folders import arrive_numbered, arriving, filling
+from t2i.core.io.sealed import MANIFEST, verify
 from t2i.core.io.terminal import printable
 from t2i.core.runs.folder import RUNS, Run
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import read_object
+from t2i.core.io.json_files import read_object
 from t2i.core.runs.folder import Run
 
 FILE = "results.json"

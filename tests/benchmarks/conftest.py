@@ -20,7 +20,7 @@ from t2i.core.interfaces.scoring import (
     PromptSet,
     proportion_interval,
 )
-from t2i.core.io.files import write_json
+from t2i.core.io.json_files import write_json
 from t2i.core.models.building import build
 from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import BenchmarkSpec, DatasetSpec, FeatureSpec, MetricSpec

@@ -17,7 +17,7 @@ from t2i.benchmarks.score.scorer import Scorer
 from t2i.benchmarks.votes.record import PairVote, append_vote
 from t2i.core.errors import UserError
 from t2i.core.interfaces.scoring import ImageBatch
-from t2i.core.io.files import read_json, write_json
+from t2i.core.io.json_files import read_json, write_json
 from t2i.core.io.processes import Group
 from t2i.core.runs.configure import resolve_config
 

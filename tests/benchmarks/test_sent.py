@@ -19,9 +19,10 @@ from t2i.benchmarks.run.trained_run import _remove
 from t2i.benchmarks.runner import run_benchmark
 from t2i.core.errors import UserError
 from t2i.core.interfaces.scoring import ImageBatch
-from t2i.core.io.files import load_tensors, save_tensors, seal
 from t2i.core.io.locks import folder_lock, take_folder
 from t2i.core.io.processes import Group
+from t2i.core.io.sealed import seal
+from t2i.core.io.tensors import load_tensors, save_tensors
 from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 
@@ -33,11 +34,18 @@ def unwritten(monkeypatch):
     monkeypatch.setattr(runner, "write_report", lambda results: None)
 
 
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A folder for a benchmark that is run once, for its run."""
+    return tmp_path_factory.mktemp("sent") / "first"
+
+
 @pytest.fixture
-def bench(tmp_path, engine, words):
+def bench(first, tmp_path, engine, words):
     """Runs the benchmark into tmp_path/out, with the run `old` given as the row m."""
-    run_benchmark("squares", out=tmp_path / "first", reporter=words)
-    shutil.copytree(tmp_path / "first" / "runs" / "toy", tmp_path / "old")
+    if not first.exists():
+        run_benchmark("squares", out=first, reporter=words)
+    shutil.copytree(first / "runs" / "toy", tmp_path / "old")
 
     def go(**more):
         arguments = {"runs": {"m": tmp_path / "old"}, "out": tmp_path / "out", **more}

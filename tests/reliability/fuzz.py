@@ -16,7 +16,8 @@ import torch
 
 from t2i.core.engine import checkpoint
 from t2i.core.errors import T2IError
-from t2i.core.io.files import MANIFEST, load_tensors, seal, verify
+from t2i.core.io.sealed import MANIFEST, seal, verify
+from t2i.core.io.tensors import load_tensors
 from t2i.core.models.loading import load_model
 from t2i.core.models.weights import load_state
 from t2i.core.runs.configure import RunConfig

@@ -11,7 +11,7 @@ import subprocess
 import pytest
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import verify
+from t2i.core.io.sealed import verify
 
 
 def litter(run):

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from t2i.cli.main import main
 from t2i.core.errors import UserError
-from t2i.core.io.files import MANIFEST, seal
+from t2i.core.io.sealed import MANIFEST, seal
 from t2i.core.models.loading import load
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry

@@ -36,7 +36,7 @@ def begin(page, name):
 
 
 def pass_on(route, told):
-    """Fetch an answer for the browser, and keep its text: Chromium forgets bodies that it streams."""
+    """Fetch an answer for the browser, and keep its text: Chromium forgets what it streams."""
     answer = route.fetch()
     told.append(answer.text())
     route.fulfill(response=answer)

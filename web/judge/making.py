@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import arrive_numbered, filling, place_bytes
+from t2i.core.io.files import place_bytes
+from t2i.core.io.folders import arrive_numbered, filling
 from t2i.core.io.images import png, read_whole
 from t2i.web.judge.matching import Wanted, match
 from t2i.web.judge.study import (

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from t2i.benchmarks.votes.record import QUESTIONS
 from t2i.core.errors import UserError
 from t2i.core.io.documents import checked
-from t2i.core.io.files import read_object, write_json
+from t2i.core.io.json_files import read_object, write_json
 
 DOCUMENT = "study.json"
 IMAGES = "images"

@@ -70,11 +70,13 @@ class Check:
         kind: Kind of the plugin: a key of CHECKS.
         name: Its name.
         check: Name of the check.
+        sets: Settings of a model that differ from its preset `tiny`, as "KEY=VALUE".
     """
 
     kind: str
     name: str
     check: str
+    sets: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:

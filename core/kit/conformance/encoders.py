@@ -11,7 +11,7 @@ import torch
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
-from t2i.core.io.files import load_tensors, save_tensors
+from t2i.core.io.tensors import load_tensors, save_tensors
 from t2i.core.kit.conformance.outcome import Skipped, need
 from t2i.core.kit.conformance.subject import Part
 from t2i.core.models.weights import load_state, owned_tensors

@@ -5,7 +5,8 @@
         t2i_check()
 
 This becomes one test for each check of everything named "my-model". The marker also takes
-`kind="models"` and `only=["builds"]`. All checks of one model share what they build, so the model
+`kind="models"`, `only=["builds"]` and, for models, `sets=["width=8"]`: settings that make the
+network smaller than the preset `tiny`. All checks of one model share what they build, so the model
 is trained once.
 
 Pytest finds this plugin through its entry point, in every test session. So it imports the kit only
@@ -15,6 +16,7 @@ when the fixture is used.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,8 +34,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     config.addinivalue_line(
         "markers",
-        "t2i(*names, kind=None, only=()): what `t2i_check` checks: names of models, plugins, "
-        "distributions",
+        "t2i(*names, kind=None, only=(), sets=()): what `t2i_check` checks: names of models, "
+        "plugins, distributions",
     )
 
 
@@ -54,8 +56,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for marker in metafunc.definition.iter_markers("t2i"):
         only = marker.kwargs.get("only", ())
         kind = marker.kwargs.get("kind")
+        sets = tuple(marker.kwargs.get("sets", ()))
         for name in marker.args:
-            checks += find(name, only) if kind is None else of_kind(kind, name, only)
+            found = find(name, only) if kind is None else of_kind(kind, name, only)
+            checks += [replace(check, sets=sets) for check in found]
     if not checks:
         raise pytest.UsageError(
             f"{metafunc.definition.nodeid}: name what to check, with @pytest.mark.t2i('my-model')"

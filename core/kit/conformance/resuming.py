@@ -12,7 +12,7 @@ import torch
 
 from t2i.core.engine import resume
 from t2i.core.engine.reporting import Silent
-from t2i.core.io.files import load_tensors
+from t2i.core.io.tensors import load_tensors
 from t2i.core.kit.conformance.outcome import Skipped, need
 from t2i.core.kit.conformance.subject import CUT, ModelSubject
 from t2i.core.kit.conformance.watch import STEPS, Enough, Watcher

@@ -89,10 +89,11 @@ class ModelSubject:
     Args:
         name: Name of the model.
         folder: Folder for its runs.
+        sets: Settings that differ from the preset's, as "KEY=VALUE".
     """
 
-    def __init__(self, name: str, folder: Path) -> None:
-        self.name, self.folder = name, folder
+    def __init__(self, name: str, folder: Path, sets: Sequence[str] = ()) -> None:
+        self.name, self.folder, self.sets = name, folder, sets
         self.spec: ModelSpec = registry().models[name]
         self._failure: BaseException | None = None
 
@@ -111,11 +112,10 @@ class ModelSubject:
 
         A data set that needs a folder is replaced by the default one.
         """
-        config = resolve_config(self.name)
+        config = resolve_config(self.name, sets=self.sets)
         if registry().datasets[config.data.name].needs_dir:
-            config = resolve_config(
-                self.name, overrides={"data": {"name": registry().datasets.default().name}}
-            )
+            data = {"name": registry().datasets.default().name}
+            config = resolve_config(self.name, overrides={"data": data}, sets=self.sets)
         settings, sampler = config.settings, config.sampler
         few = {} if sampler.config.steps is None else {"steps": min(sampler.config.steps, CHAIN)}
         changes = {

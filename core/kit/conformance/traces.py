@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from t2i.core.engine.local import LocalEngine
 from t2i.core.engine.random_state import random_state, set_random_state
 from t2i.core.interfaces.trainer import Batch, Losses, Trainer, optimizations
-from t2i.core.settings import EngineConfig
+from t2i.core.settings.engine import EngineConfig
 
 
 def validated(

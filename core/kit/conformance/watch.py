@@ -23,7 +23,7 @@ from t2i.core.interfaces.trainer import (
     optimizations,
 )
 from t2i.core.kit.conformance.traces import numbers, validated
-from t2i.core.settings import EngineConfig
+from t2i.core.settings.engine import EngineConfig
 
 STEPS = 50
 """Training steps of each stage."""

@@ -35,7 +35,7 @@ class Workshop:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._subjects: dict[tuple[str, str], Any] = {}
+        self._subjects: dict[tuple[str, str, tuple[str, ...]], Any] = {}
 
     def subject(self, check: Check) -> Any:
         """Return the subject of a check, made by the first check that needs it.
@@ -46,7 +46,7 @@ class Workshop:
         Returns:
             The subject: an object of the class in SUBJECTS.
         """
-        key = (check.kind, check.name)
+        key = (check.kind, check.name, check.sets)
         if key not in self._subjects:
             self._subjects[key] = self._made(check)
         return self._subjects[key]
@@ -56,5 +56,6 @@ class Workshop:
         if check.kind == PLUGIN:
             return subject(check.name)
         if check.kind == "models":
-            return subject(check.name, self._folder / check.name)
+            own = self._folder / f"{check.name}-{len(self._subjects)}"
+            return subject(check.name, own, check.sets)
         return subject(check.kind, check.name)

@@ -12,7 +12,8 @@ from pathlib import Path
 from torch import Tensor
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import load_tensors, read_object
+from t2i.core.io.json_files import read_object
+from t2i.core.io.tensors import load_tensors
 from t2i.core.io.terminal import printable
 from t2i.core.models.identify import LORA, identify, shapes_of
 from t2i.core.models.lora.layouts import METADATA, Pair, pairs_of

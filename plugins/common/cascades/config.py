@@ -8,7 +8,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from t2i.core.errors import nearest
-from t2i.core.settings import STAGE_SETTINGS, Config
+from t2i.core.settings import Config
+from t2i.core.settings.engine import STAGE_SETTINGS
 from t2i.plugins.common.diffusion.adm.config import AdmConfig
 from t2i.plugins.common.diffusion.config import DenoisingSettings, NoiseSchedule, PixelSettings
 

@@ -3,19 +3,65 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import AdamW
 
-from t2i.core.families.autoregressive import AutoregressiveGenerator
+from t2i.core.families.autoregressive import AutoregressiveGenerator, State
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Trainer
 from t2i.plugins.common.causal.prior_config import TokenModelConfig
-from t2i.plugins.common.causal.transformer import Cache, TokenTransformer
+from t2i.plugins.common.causal.transformer import TokenTransformer
 from t2i.plugins.common.tokens.tokenizer import ImageTokenizer, keep_tokenizer
+
+
+class TokenNetwork(Protocol):
+    """A network that predicts the tokens of an image, all at once or one after the other."""
+
+    def condition(self, text: TextFeatures, /) -> TextFeatures:
+        """Compute what depends on the captions alone.
+
+        Args:
+            text: Features of B captions, as the text encoder returned them.
+
+        Returns:
+            The features for the other methods.
+        """
+
+    def begin(self, text: TextFeatures, /) -> tuple[Tensor, State]:
+        """Predict the first token.
+
+        Args:
+            text: Features of B captions, from `condition`.
+
+        Returns:
+            Logits, (B, K), and the state.
+        """
+
+    def next(self, tokens: Tensor, state: State, /) -> tuple[Tensor, State]:
+        """Process the tokens that were just drawn and predict the next ones.
+
+        Args:
+            tokens: One token for each image, int64 (B,).
+            state: The state.
+
+        Returns:
+            Logits, (B, K), and the new state.
+        """
+
+    def __call__(self, tokens: Tensor, text: TextFeatures, /) -> Tensor:
+        """Predict each token from those before it.
+
+        Args:
+            tokens: Tokens, int64 (B, N).
+            text: Features of B captions, from `condition`.
+
+        Returns:
+            Logits, (B, N, K).
+        """
 
 
 class TokenGenerator(AutoregressiveGenerator):
@@ -30,7 +76,7 @@ class TokenGenerator(AutoregressiveGenerator):
         network: Predicts tokens.
     """
 
-    def __init__(self, tokenizer: ImageTokenizer, network: TokenTransformer) -> None:
+    def __init__(self, tokenizer: ImageTokenizer, network: TokenNetwork) -> None:
         super().__init__()
         self.tokenizer, self.network = tokenizer, network
         self.image_size = tokenizer.image_size
@@ -39,15 +85,14 @@ class TokenGenerator(AutoregressiveGenerator):
     def condition(self, text: TextFeatures) -> TextFeatures:
         return self.network.condition(text)
 
-    def begin(self, text: TextFeatures) -> tuple[Tensor, Cache]:
+    def begin(self, text: TextFeatures) -> tuple[Tensor, State]:
         return self.network.begin(text)
 
-    def next(self, tokens: Tensor, state: Cache) -> tuple[Tensor, Cache]:
+    def next(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         return self.network.next(tokens, state)
 
     def forward(self, tokens: Tensor, text: TextFeatures) -> Tensor:
-        logits: Tensor = self.network(tokens, text)
-        return logits
+        return self.network(tokens, text)
 
     def encode(self, images: Tensor) -> Tensor:
         return self.tokenizer.encode(images)
@@ -67,7 +112,7 @@ class TokenTrainer(Trainer):
 
     Args:
         config: Settings of the model.
-        networks: The model's networks. The generator is a `TokenGenerator`.
+        networks: The model's networks. The generator is a `TokenGenerator` of a `TokenTransformer`.
         keep: Probability with which a token that is read is kept; others are replaced by random
             ones.
     """
@@ -75,6 +120,7 @@ class TokenTrainer(Trainer):
     def __init__(self, config: TokenModelConfig, networks: Networks, keep: float = 1.0) -> None:
         generator, text_encoder = networks.generator, networks.text_encoder
         assert isinstance(generator, TokenGenerator)
+        assert isinstance(generator.network, TokenTransformer)
         self.config, self.generator, self.keep = config, generator, keep
         self.network = generator.network
         self.encode = generator.encode

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import CLIPModel, CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import read_object
+from t2i.core.io.json_files import read_object
 from t2i.plugins.common.weights.hub import Wanted
 from t2i.plugins.common.weights.network_types import TextTypes, check_sizes, check_types
 from t2i.plugins.common.weights.transformers_folders import load_network

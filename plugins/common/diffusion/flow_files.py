@@ -10,7 +10,7 @@ import diffusers
 
 from t2i.core.errors import UserError, in_one_line
 from t2i.core.families.schedule import THOUSAND
-from t2i.core.io.files import read_object
+from t2i.core.io.json_files import read_object
 from t2i.core.runs.configure import RunConfig
 from t2i.plugins.common.diffusion.native import FLOW, UNREAD, options_of
 from t2i.plugins.common.diffusion.scheduler_files import GUIDANCE, check_known, check_settings

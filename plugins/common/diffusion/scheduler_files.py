@@ -14,7 +14,7 @@ from torch import Tensor
 
 from t2i.core.errors import UserError, in_one_line
 from t2i.core.families.schedule import DiscreteSchedule
-from t2i.core.io.files import read_object
+from t2i.core.io.json_files import read_object
 from t2i.core.runs.configure import RunConfig
 from t2i.plugins.common.diffusion.config import MOST_TIMESTEPS, DenoisingConfig
 from t2i.plugins.common.diffusion.native import (

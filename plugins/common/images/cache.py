@@ -24,7 +24,8 @@ from t2i.core.errors import UserError
 from t2i.core.fetch.paths import cache_dir
 from t2i.core.fetch.transfer import locked
 from t2i.core.interfaces.dataset import BrokenExample
-from t2i.core.io.files import read_json, write_bytes
+from t2i.core.io.files import write_bytes
+from t2i.core.io.json_files import read_json
 from t2i.core.io.parts import PartFolder
 
 PART = 2**26  # size of one part, in bytes

@@ -11,14 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import (
-    load_tensors,
-    read_object,
-    save_tensors,
-    seal,
-    verify,
-    write_json,
-)
+from t2i.core.io.json_files import read_object, write_json
+from t2i.core.io.sealed import seal, verify
+from t2i.core.io.tensors import load_tensors, save_tensors
 from t2i.core.registry.tables import registry
 from t2i.plugins.common.tokens.dvae import DVAEDecoder, DVAEEncoder, quantizer_of_dvae
 from t2i.plugins.common.tokens.dvae_weights import MARK, dvae_of, refuse_pickles

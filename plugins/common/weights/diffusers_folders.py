@@ -16,7 +16,7 @@ import torch
 from diffusers import __version__ as version
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import read_json, read_object, write_json
+from t2i.core.io.json_files import read_json, read_object, write_json
 from t2i.plugins.common.weights.hub import Wanted, obtained
 from t2i.plugins.common.weights.network_types import (
     check_sizes,

@@ -16,7 +16,7 @@ from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 from t2i.core.errors import UserError, in_one_line, out_of_memory
 from t2i.core.fetch.downloads import fetched, hub_download, hub_folder
 from t2i.core.fetch.hub import PROBE_SECONDS
-from t2i.core.io.files import verify
+from t2i.core.io.sealed import verify
 from t2i.core.registry.tables import registry
 from t2i.plugins.common.weights.trusted_files import check_folder, entries
 

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from t2i.core.errors import UserError, in_one_line
-from t2i.core.io.files import check_regular, load_tensors, read_file
+from t2i.core.io.files import check_regular, read_file
+from t2i.core.io.tensors import load_tensors
 from t2i.core.models.weights import owned_tensors
 from t2i.plugins.common.weights.inert import Inert
 

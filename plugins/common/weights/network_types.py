@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import json_object
+from t2i.core.io.json_files import json_object
 from t2i.core.models.identify import shapes_of
 from t2i.core.settings import MOST_LAYERS
 

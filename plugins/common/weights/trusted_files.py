@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import check_regular, read_object
+from t2i.core.io.files import check_regular
+from t2i.core.io.json_files import read_object
 
 AGAIN = "get that file from where the folder is from"
 LARGEST_TEXT = 1 << 28  # bytes of a configuration, an index or a vocabulary

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from t2i.core.errors import T2IError, UserError
 from t2i.core.fetch.paths import cache_dir
 from t2i.core.fetch.transfer import locked
-from t2i.core.io.files import read_json, write_json
+from t2i.core.io.json_files import read_json, write_json
 from t2i.core.io.terminal import note
 from t2i.plugins.datasets.webdataset.recognise import TAR
 from t2i.plugins.datasets.webdataset.remote import json_at

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from transformers import T5EncoderModel, T5Tokenizer
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import read_object
+from t2i.core.io.json_files import read_object
 from t2i.plugins.common.weights.hub import Wanted
 from t2i.plugins.common.weights.network_types import (
     Count,

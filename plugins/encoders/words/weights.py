@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import load_tensors, read_object, verify
+from t2i.core.io.json_files import read_object
+from t2i.core.io.sealed import verify
+from t2i.core.io.tensors import load_tensors
 from t2i.core.models.weights import load_state
 from t2i.core.registry.tables import registry
 from t2i.plugins.encoders.words.config import WordsConfig

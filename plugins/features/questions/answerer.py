@@ -20,7 +20,7 @@ from transformers import (
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import read_object
+from t2i.core.io.json_files import read_object
 from t2i.plugins.common.images.resize import by_pillow
 from t2i.plugins.common.text.readable import readable
 from t2i.plugins.common.weights.hub import Wanted, obtained

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from t2i.core.errors import UserError, nearest
 from t2i.core.interfaces.scoring import FeatureExtractor
-from t2i.core.io.files import load_tensors
+from t2i.core.io.tensors import load_tensors
 from t2i.core.models.weights import weights_hash
 from t2i.plugins.common.images.resize import resized
 from t2i.plugins.common.weights.hub import Wanted, obtained

@@ -9,7 +9,8 @@ from pathlib import Path
 from torch import Tensor
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import read_file, read_object
+from t2i.core.io.files import read_file
+from t2i.core.io.json_files import read_object
 from t2i.core.models.model import Model
 from t2i.core.models.weights import load_state
 from t2i.core.registry.choice import Choice

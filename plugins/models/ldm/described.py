@@ -13,7 +13,7 @@ from packaging.version import InvalidVersion, Version
 
 from t2i.core.errors import UserError
 from t2i.core.families.continuous import CONTINUOUS
-from t2i.core.io.files import read_object
+from t2i.core.io.json_files import read_object
 from t2i.core.models.building import build
 from t2i.core.models.model import Model
 from t2i.core.runs.configure import RunConfig

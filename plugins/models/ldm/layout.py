@@ -10,7 +10,7 @@ from typing import Any
 from diffusers import AutoencoderKL
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import read_object
+from t2i.core.io.json_files import read_object
 from t2i.core.models.model import Model
 from t2i.plugins.common.weights.diffusers_folders import (
     INDEX,

@@ -15,16 +15,16 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from t2i.core.families.autoregressive import AutoregressiveGenerator, State
 from t2i.core.interfaces.recomputing import Recomputing
 from t2i.core.interfaces.text import TextFeatures, TextShape
+from t2i.plugins.common.causal.generator import TokenGenerator
 from t2i.plugins.common.diffusion.text_map import MAP, MappedText, conditioned
-from t2i.plugins.common.tokens.tokenizer import keep_tokenizer, tokenizer_of
+from t2i.plugins.common.tokens.tokenizer import tokenizer_of
 from t2i.plugins.common.transformer.attention import head_norm
 from t2i.plugins.models.parti.config import PartiConfig
 
 
-class PartiGenerator(AutoregressiveGenerator):
+class PartiGenerator(TokenGenerator):
     """p(token i | tokens before i, words), in raster order, over the tokens of a tokenizer.
 
     Args:
@@ -38,35 +38,12 @@ class PartiGenerator(AutoregressiveGenerator):
         network: The encoder and the decoder.
     """
 
+    network: PartiNetwork
+
     def __init__(self, config: PartiConfig, text: TextShape, assets: Path | None = None) -> None:
-        super().__init__()
-        self.image_size = config.image_size
-        self.tokenizer = tokenizer_of(config.tokenizer, config.image_size, assets)
-        self.length, self.vocabulary = self.tokenizer.length, self.tokenizer.vocabulary
-        self.network = PartiNetwork(config, self.vocabulary, self.tokenizer.side, text)
-
-    def condition(self, text: TextFeatures) -> TextFeatures:
-        return self.network.condition(text)
-
-    def begin(self, text: TextFeatures) -> tuple[Tensor, State]:
-        return self.network.begin(text)
-
-    def next(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        return self.network.next(tokens, state)
-
-    def forward(self, tokens: Tensor, text: TextFeatures) -> Tensor:
-        logits: Tensor = self.network(tokens, text)
-        return logits
-
-    def encode(self, images: Tensor) -> Tensor:
-        return self.tokenizer.encode(images)
-
-    def decode(self, tokens: Tensor) -> Tensor:
-        return self.tokenizer.decode(tokens).clamp(-1, 1)
-
-    def save_assets(self, folder: Path) -> None:
-        super().save_assets(folder)
-        keep_tokenizer(self.tokenizer, folder)
+        tokenizer = tokenizer_of(config.tokenizer, config.image_size, assets)
+        network = PartiNetwork(config, tokenizer.vocabulary, tokenizer.side, text)
+        super().__init__(tokenizer, network)
 
 
 @dataclass(frozen=True)

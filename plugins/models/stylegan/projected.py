@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import load_tensors
+from t2i.core.io.tensors import load_tensors
 from t2i.core.models.weights import load_state
 from t2i.plugins.common.clip.vision import ClipVision
 from t2i.plugins.common.gan.blocks.spectral import LEGACY, SpectralConv1d

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers import CLIPVisionModelWithProjection
 
 from t2i.core.interfaces.text import TextShape
-from t2i.core.io.files import load_tensors
+from t2i.core.io.tensors import load_tensors
 from t2i.core.models.weights import load_state
 from t2i.plugins.common.clip.config import ClipVisionConfig
 from t2i.plugins.common.clip.vision import ClipVision

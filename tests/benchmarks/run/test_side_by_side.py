@@ -17,7 +17,7 @@ from t2i.benchmarks.run.side_by_side import Training, jobs_at_once, train_togeth
 from t2i.core import engine
 from t2i.core.engine.reporting import Silent
 from t2i.core.errors import T2IError, UserError
-from t2i.core.io.files import write_json
+from t2i.core.io.json_files import write_json
 from t2i.core.io.locks import folder_lock
 from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from t2i.benchmarks.speed.samplers import compare_samplers
 from t2i.core.errors import UserError
-from t2i.core.io.files import write_json
+from t2i.core.io.json_files import write_json
 from t2i.core.models.building import build
 from t2i.core.models.loading import load
 from t2i.core.runs.configure import resolve_config

@@ -11,7 +11,7 @@ from t2i.benchmarks.speedrun.judge import Judge
 from t2i.core import engine
 from t2i.core.engine.stage import StageRun
 from t2i.core.errors import Interrupted, UserError
-from t2i.core.io.files import read_json
+from t2i.core.io.json_files import read_json
 from t2i.core.models.loading import load
 from t2i.core.runs.configure import resolve_config
 

@@ -26,10 +26,10 @@ from t2i.core.interfaces.dataset import (
     sound,
     too_many_broken,
 )
-from t2i.core.io.files import load_tensors
+from t2i.core.io.tensors import load_tensors
 from t2i.core.runs.configure import open_dataset, resolve_config
 from t2i.core.runs.folder import Run
-from t2i.core.settings import Augment
+from t2i.core.settings.model import Augment
 
 pytestmark = pytest.mark.usefixtures("toy")
 ALONE = SimpleNamespace(

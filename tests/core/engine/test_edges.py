@@ -16,7 +16,7 @@ import torch
 from t2i.core.engine import resume, train
 from t2i.core.engine.reporting import Silent
 from t2i.core.errors import Interrupted, UserError
-from t2i.core.io.files import load_tensors
+from t2i.core.io.tensors import load_tensors
 from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 

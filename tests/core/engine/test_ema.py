@@ -5,7 +5,7 @@ import torch
 
 from t2i.core.engine.ema import Ema, gamma_of
 from t2i.core.errors import UserError
-from t2i.core.settings import MOST_SIGMA_REL, EngineConfig
+from t2i.core.settings.engine import MOST_SIGMA_REL, EngineConfig
 
 
 def weights_of(steps, **settings):

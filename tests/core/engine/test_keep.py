@@ -9,7 +9,8 @@ import torch
 from t2i.core.engine import resume, train
 from t2i.core.engine.reporting import Silent
 from t2i.core.errors import Interrupted
-from t2i.core.io.files import load_tensors, verify
+from t2i.core.io.sealed import verify
+from t2i.core.io.tensors import load_tensors
 from t2i.core.models.loading import load
 from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
@@ -93,7 +94,7 @@ def test_a_loss_that_no_stage_logs_is_said(tmp_path):
 
 
 def test_checkpoints_of_earlier_versions_go_on(tmp_path):
-    from t2i.core.io.files import seal
+    from t2i.core.io.sealed import seal
 
     run = train(resolve_config("toy"), tmp_path / "run", reporter=Silent())
     run.summary_file.unlink()

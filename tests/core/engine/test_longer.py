@@ -10,7 +10,8 @@ import torch
 from t2i.core.engine import resume, train
 from t2i.core.engine.reporting import Silent
 from t2i.core.errors import Interrupted, UserError
-from t2i.core.io.files import load_tensors, read_json
+from t2i.core.io.json_files import read_json
+from t2i.core.io.tensors import load_tensors
 from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 
@@ -153,7 +154,7 @@ def test_the_last_checkpoint_of_a_run_of_before_holds_no_optimizers_and_is_passe
     last = run.checkpoints / "step-6"
     document = read_json(last / "state.json", "x") | {"begun": False, "stage": 1}
     (last / "state.json").write_text(json.dumps(document))
-    from t2i.core.io.files import seal
+    from t2i.core.io.sealed import seal
 
     seal(last)
     words = Words()

@@ -12,7 +12,9 @@ from PIL import Image
 from t2i.core.engine import resume, train
 from t2i.core.engine.reporting import Silent
 from t2i.core.errors import Crash, UserError
-from t2i.core.io.files import intact, load_tensors, read_json
+from t2i.core.io.json_files import read_json
+from t2i.core.io.sealed import intact
+from t2i.core.io.tensors import load_tensors
 from t2i.core.models.loading import load_model
 from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run

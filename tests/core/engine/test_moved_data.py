@@ -6,7 +6,7 @@ from PIL import Image
 from t2i.core.engine import resume, train
 from t2i.core.engine.reporting import Silent
 from t2i.core.errors import UserError
-from t2i.core.io.files import read_json
+from t2i.core.io.json_files import read_json
 from t2i.core.runs.configure import resolve_config
 
 pytestmark = pytest.mark.usefixtures("toy")

@@ -15,7 +15,7 @@ import torch
 from t2i.core.engine import checkpoint, resume
 from t2i.core.engine.reporting import Silent
 from t2i.core.interfaces.noise import seeded
-from t2i.core.io.files import load_tensors
+from t2i.core.io.tensors import load_tensors
 from t2i.core.models.building import build, stages_of
 from t2i.core.models.loading import load, load_model
 from t2i.core.models.moved import Moved

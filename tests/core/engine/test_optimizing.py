@@ -15,9 +15,10 @@ from t2i.core.engine.optimizing import Optimizing, learning_rate_factor
 from t2i.core.engine.reporting import Silent
 from t2i.core.engine.updates import Updates
 from t2i.core.interfaces.trainer import Optimization, Trainer, optimizations
-from t2i.core.io.files import load_tensors, read_json
+from t2i.core.io.json_files import read_json
+from t2i.core.io.tensors import load_tensors
 from t2i.core.runs.configure import resolve_config
-from t2i.core.settings import EngineConfig
+from t2i.core.settings.engine import EngineConfig
 
 
 class Pulls(Trainer):

@@ -18,7 +18,8 @@ from PIL import Image
 
 from t2i.core.engine import resume
 from t2i.core.engine.reporting import Silent
-from t2i.core.io.files import load_tensors, verify
+from t2i.core.io.sealed import verify
+from t2i.core.io.tensors import load_tensors
 from t2i.core.models.building import build
 from t2i.core.models.samples import RECORDS
 from t2i.core.runs.configure import resolve_config

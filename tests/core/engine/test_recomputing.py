@@ -142,7 +142,7 @@ def test_an_optimizer_that_has_no_8_bits_is_named():
 def test_a_run_with_8_bits_is_saved_and_resumed(tmp_path):
     from t2i.core.engine import resume, train
     from t2i.core.engine.reporting import Silent
-    from t2i.core.io.files import load_tensors
+    from t2i.core.io.tensors import load_tensors
 
     config = resolve_config("toy", sets=("optimizer_bits=8", "steps=4", "checkpoint_every=2"))
     run = train(config, tmp_path / "a", reporter=Silent())

@@ -17,7 +17,8 @@ from t2i.core.engine.scores import Score
 from t2i.core.engine.scoring import StageScores
 from t2i.core.engine.stage import StageRun
 from t2i.core.errors import Interrupted, UserError
-from t2i.core.io.files import load_tensors, read_json
+from t2i.core.io.json_files import read_json
+from t2i.core.io.tensors import load_tensors
 from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 

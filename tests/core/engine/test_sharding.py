@@ -20,7 +20,7 @@ from t2i.core.engine.reporting import Silent
 from t2i.core.engine.shardable import check_shardable
 from t2i.core.errors import UserError
 from t2i.core.runs.folder import Run
-from t2i.core.settings import EngineConfig
+from t2i.core.settings.engine import EngineConfig
 
 HERE = Path(__file__).parent
 

@@ -14,7 +14,7 @@ from t2i.core.engine.reporting import Silent
 from t2i.core.errors import T2IError, UserError
 from t2i.core.interfaces.noise import seeded
 from t2i.core.interfaces.trainer import Stage, Trainer
-from t2i.core.io.files import load_tensors
+from t2i.core.io.tensors import load_tensors
 from t2i.core.models.building import build, stages_of
 from t2i.core.models.loading import load
 from t2i.core.registry.hooks import hookimpl

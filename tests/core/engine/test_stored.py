@@ -15,10 +15,10 @@ from t2i.core.engine.storing import Recipe, obtain
 from t2i.core.errors import Interrupted, UserError
 from t2i.core.interfaces.dataset import Visit
 from t2i.core.interfaces.text import TextFeatures
-from t2i.core.io.files import load_tensors
+from t2i.core.io.tensors import load_tensors
 from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
-from t2i.core.settings import Augment
+from t2i.core.settings.model import Augment
 
 ALONE = SimpleNamespace(
     is_main_process=True,

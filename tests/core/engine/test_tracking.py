@@ -17,7 +17,7 @@ from t2i.core.engine import tracking as module
 from t2i.core.engine.reporting import Silent
 from t2i.core.engine.tracking import check_trackers, flat, tracked_values
 from t2i.core.errors import Interrupted, UserError
-from t2i.core.io.files import load_tensors
+from t2i.core.io.tensors import load_tensors
 from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 from t2i.core.runs.hashing import run_hash

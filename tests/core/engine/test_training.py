@@ -16,7 +16,8 @@ from t2i.core.engine import resume, train
 from t2i.core.engine.reporting import Silent
 from t2i.core.engine.running_time import RunningTime
 from t2i.core.errors import Interrupted, T2IError, UserError
-from t2i.core.io.files import load_tensors, verify
+from t2i.core.io.sealed import verify
+from t2i.core.io.tensors import load_tensors
 from t2i.core.models.loading import load
 from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run

@@ -12,7 +12,7 @@ from t2i.core.engine import resume, train
 from t2i.core.engine.automatic import Training, resolve
 from t2i.core.engine.reporting import Silent
 from t2i.core.errors import UserError
-from t2i.core.io.files import load_tensors
+from t2i.core.io.tensors import load_tensors
 from t2i.core.runs.configure import resolve_config
 
 pytestmark = pytest.mark.usefixtures("toy")

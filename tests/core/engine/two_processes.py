@@ -26,12 +26,12 @@ from t2i.core.errors import Interrupted, T2IError
 from t2i.core.interfaces.noise import seeded
 from t2i.core.interfaces.text import TextFeatures
 from t2i.core.interfaces.trainer import optimizations
-from t2i.core.io.files import save_tensors
+from t2i.core.io.tensors import save_tensors
 from t2i.core.models.building import build
 from t2i.core.models.samples import write_samples
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve_config
-from t2i.core.settings import EngineConfig
+from t2i.core.settings.engine import EngineConfig
 
 CAPTIONS = [
     f"{size} {colour} circle"

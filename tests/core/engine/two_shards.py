@@ -15,7 +15,7 @@ from t2i.core.engine.sharding import Sharding
 from t2i.core.engine.updates import Updates
 from t2i.core.errors import T2IError
 from t2i.core.interfaces.trainer import Optimization
-from t2i.core.settings import EngineConfig
+from t2i.core.settings.engine import EngineConfig
 
 blocks.LEAST = 100
 

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 from t2i.core.errors import UserError
 from t2i.core.io import documents
 from t2i.core.io.documents import checked, parse_json
-from t2i.core.io.files import json_object, read_json, read_object
+from t2i.core.io.json_files import json_object, read_json, read_object
 
 
 @pytest.mark.parametrize(

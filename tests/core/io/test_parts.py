@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from t2i.core.io.files import intact, sealed
 from t2i.core.io.parts import PartFolder, ranges
+from t2i.core.io.sealed import intact, sealed
 
 
 @pytest.fixture

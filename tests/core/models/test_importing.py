@@ -11,13 +11,13 @@ import torch
 
 from t2i.core.engine import resume
 from t2i.core.errors import UserError
-from t2i.core.io.files import load_tensors, save_tensors
+from t2i.core.io.tensors import load_tensors, save_tensors
 from t2i.core.models.building import build
 from t2i.core.models.importing import default_preset, import_weights
 from t2i.core.models.loading import load
 from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run, newest_run
-from t2i.core.settings import AbsentData
+from t2i.core.settings.data import AbsentData
 
 pytestmark = pytest.mark.usefixtures("toy")
 

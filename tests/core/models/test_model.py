@@ -17,8 +17,9 @@ from PIL import Image
 from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import PromptNoise, text_key, text_keys
 from t2i.core.interfaces.sampler import Sampler
-from t2i.core.io.files import load_tensors, save_tensors, seal
 from t2i.core.io.images import to_bytes
+from t2i.core.io.sealed import seal
+from t2i.core.io.tensors import load_tensors, save_tensors
 from t2i.core.models.building import build
 from t2i.core.models.interpolation import interpolate
 from t2i.core.models.loading import load

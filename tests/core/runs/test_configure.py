@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import write_json
+from t2i.core.io.json_files import write_json
 from t2i.core.runs.configure import RunConfig, parse_set, resolve_config
 from t2i.core.runs.folder import Run, newest_run
 

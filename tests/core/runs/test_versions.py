@@ -72,8 +72,10 @@ def world(monkeypatch, tmp_path):
         monkeypatch.setattr(versions, "version", version)
         monkeypatch.setattr(versions, "TESTED", tmp_path / "tested.txt")
         versions.TESTED.write_text("Art==2.1\nwind==3\n")
+        versions._version.cache_clear()
 
-    return install
+    yield install
+    versions._version.cache_clear()
 
 
 @pytest.mark.parametrize("version", ["1.5", "1.5.0+cpu", "2.0rc1", "2.1", "2.1.0", "2.1.0+cu130"])

@@ -13,7 +13,8 @@ from t2i.cli.main import main
 from t2i.core.engine import train
 from t2i.core.engine.reporting import Silent
 from t2i.core.errors import UserError
-from t2i.core.io.files import seal, verify, write_json
+from t2i.core.io.json_files import write_json
+from t2i.core.io.sealed import seal, verify
 from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 

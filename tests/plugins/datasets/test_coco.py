@@ -16,7 +16,7 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, SoundDataset, Visit
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import open_dataset, resolve_config
-from t2i.core.settings import Augment
+from t2i.core.settings.model import Augment
 from t2i.plugins.datasets.coco.recognise import recognise
 
 # Out of order, as the official files are; one image without captions.

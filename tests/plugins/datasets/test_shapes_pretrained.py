@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import seal, verify
+from t2i.core.io.sealed import seal, verify
 from t2i.core.models.building import build, stages_of
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry

@@ -17,7 +17,7 @@ from t2i.core.engine import resume, train
 from t2i.core.engine.reporting import Silent
 from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, visits
-from t2i.core.io.files import load_tensors
+from t2i.core.io.tensors import load_tensors
 from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 from t2i.plugins.datasets.webdataset import shards as shards_module

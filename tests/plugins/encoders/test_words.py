@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from t2i.core.errors import UserError
-from t2i.core.io.files import save_tensors, write_json
+from t2i.core.io.json_files import write_json
+from t2i.core.io.tensors import save_tensors
 from t2i.plugins.encoders.words.config import WordsConfig, split
 from t2i.plugins.encoders.words.encoder import PAD, START, UNKNOWN, build
 from t2i.plugins.encoders.words.vocabulary import fit

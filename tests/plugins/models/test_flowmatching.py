@@ -17,7 +17,7 @@ from t2i.core.interfaces.noise import PromptNoise, StepNoise
 from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch, Networks
-from t2i.core.io.files import load_tensors
+from t2i.core.io.tensors import load_tensors
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run

@@ -19,7 +19,7 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch, Networks
-from t2i.core.io.files import load_tensors
+from t2i.core.io.tensors import load_tensors
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve_config

@@ -39,14 +39,16 @@ def losses(small, tmp_path):
 
     def of(model, *settings):
         sets = small(
-            model, "log_every=1", "sample_every=100", "checkpoint_every=100", "warmup=0", *settings
-        )
+            model, "steps=4", "log_every=1", "sample_every=100", "checkpoint_every=100", "warmup=0",
+            *settings,
+        )  # fmt: skip
         run = train(resolve_config(model, sets=sets), tmp_path / "-".join(("run", *settings)))
         first = {}
         for line in run.metrics_file.read_text().splitlines():
             row = json.loads(line)
             if "losses" in row:
                 first.setdefault(row["stage"], row["losses"])
+        assert list(first) == [stage["name"] for stage in run.summary()["stages"]]
         return {
             f"{stage}.{name}": value
             for stage, named in first.items()

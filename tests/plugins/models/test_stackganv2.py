@@ -13,7 +13,7 @@ from t2i.core.engine.reporting import Silent
 from t2i.core.errors import UserError
 from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Networks
-from t2i.core.io.files import load_tensors
+from t2i.core.io.tensors import load_tensors
 from t2i.core.models.weights import load_state
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry

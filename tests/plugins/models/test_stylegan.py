@@ -15,7 +15,7 @@ from t2i.core.interfaces.trainer import Batch, Networks
 from t2i.core.models.building import build
 from t2i.core.models.weights import load_state, owned_tensors
 from t2i.core.runs.configure import resolve_config
-from t2i.core.settings import EngineConfig
+from t2i.core.settings.engine import EngineConfig
 from t2i.plugins.common.fir import downsample, upfirdn2d, upsample
 from t2i.plugins.models.stylegan.config import StyleGANConfig
 from t2i.plugins.models.stylegan.discriminator import Discriminator, minibatch_deviation

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from t2i.core.engine.ema import Ema
-from t2i.core.io.files import seal
 from t2i.core.io.images import to_bytes, to_tensor
+from t2i.core.io.sealed import seal
 from t2i.plugins.common.gan.conditioning.augmentation import kl_loss
 from t2i.plugins.common.latent.autoencoder import Autoencoder
 from t2i.plugins.common.latent.config import AutoencoderConfig

@@ -24,7 +24,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
-from t2i.core.io.files import save_tensors, seal, write_json
+from t2i.core.io.json_files import write_json
+from t2i.core.io.sealed import seal
+from t2i.core.io.tensors import save_tensors
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.plugins.common.clip.config import ClipVisionConfig

@@ -19,8 +19,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from t2i.core.engine.ema import Ema
-from t2i.core.io.files import load_tensors
 from t2i.core.io.images import to_bytes, to_tensor
+from t2i.core.io.tensors import load_tensors
 from t2i.plugins.common.tokens.losses import reconstruction_error
 from t2i.plugins.common.tokens.quantizers import perplexity
 from t2i.plugins.common.tokens.tokenizer import ImageTokenizer, save_tokenizer

@@ -3,6 +3,7 @@
 import pytest
 
 from t2i.core.registry.tables import HOST, registry
+from tests.small import SMALL
 
 ours = [plugin for plugin in registry().plugins if plugin.origin.distribution == HOST]
 
@@ -14,8 +15,21 @@ def names(kind):
 TWINS = {"ddim"}  # ddpm's network and training, drawn with another sampler
 
 
-@pytest.mark.t2i(*sorted(set(names("models")) - TWINS), kind="models")
+def smaller(test):
+    """Marks a test of all models, with networks that are smaller than those of the tiny presets."""
+    for name in sorted(set(names("models")) - TWINS):
+        test = pytest.mark.t2i(name, kind="models", sets=SMALL[name])(test)
+    return test
+
+
+@smaller
 def test_models(t2i_check):
+    t2i_check()
+
+
+@pytest.mark.slow
+@pytest.mark.t2i(*sorted(set(names("models")) - TWINS), kind="models")
+def test_tiny_presets(t2i_check):
     t2i_check()
 
 

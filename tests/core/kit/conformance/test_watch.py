@@ -9,7 +9,7 @@ import torch
 
 from t2i.core.engine import train
 from t2i.core.engine.reporting import Silent
-from t2i.core.io.files import load_tensors
+from t2i.core.io.tensors import load_tensors
 from t2i.core.kit.conformance.watch import BATCH, STEPS, Watcher
 from t2i.core.runs.configure import resolve_config
 

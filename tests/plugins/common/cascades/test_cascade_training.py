@@ -14,8 +14,8 @@ from PIL import Image
 from t2i.cli.main import main
 from t2i.core.engine import previews, resume, train
 from t2i.core.engine.reporting import Silent
-from t2i.core.io.files import load_tensors
 from t2i.core.io.sheets import sheet
+from t2i.core.io.tensors import load_tensors
 from t2i.core.models.building import build
 from t2i.core.models.loading import load
 from t2i.core.registry.hooks import hookimpl

@@ -7,7 +7,7 @@ from t2i.core.engine.local import LocalEngine
 from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.trainer import Batch
 from t2i.core.runs.configure import resolve_config
-from t2i.core.settings import EngineConfig
+from t2i.core.settings.engine import EngineConfig
 from t2i.plugins.common.latent.autoencoder import Autoencoder, AutoencoderTrainer
 from t2i.plugins.common.latent.config import AutoencoderConfig
 from t2i.plugins.common.tokens.perceptual import Perceptual

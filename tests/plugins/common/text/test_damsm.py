@@ -15,7 +15,7 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch
-from t2i.core.settings import EngineConfig
+from t2i.core.settings.engine import EngineConfig
 from t2i.plugins.common.text.config import DamsmTraining, ImageEncoderConfig, Smoothing
 from t2i.plugins.common.text.damsm import (
     DamsmTrainer,

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from t2i.core.engine.local import LocalEngine
 from t2i.core.errors import UserError
-from t2i.core.settings import EngineConfig
+from t2i.core.settings.engine import EngineConfig
 from t2i.plugins.common.tokens import losses
 from t2i.plugins.common.tokens.patches import PatchDiscriminator
 from t2i.plugins.common.tokens.perceptual import TAPS, TRUNK, Perceptual, fill_perceptual

@@ -8,7 +8,7 @@ import torch
 from t2i.core.engine.local import LocalEngine
 from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.trainer import Batch
-from t2i.core.settings import EngineConfig
+from t2i.core.settings.engine import EngineConfig
 from t2i.plugins.common.tokens.quantizers import (
     Codebook,
     Gumbel,

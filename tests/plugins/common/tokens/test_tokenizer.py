@@ -11,8 +11,9 @@ from t2i.core.engine.local import LocalEngine
 from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.trainer import Batch, Networks
-from t2i.core.io.files import read_json, save_tensors, write_json
-from t2i.core.settings import EngineConfig
+from t2i.core.io.json_files import read_json, write_json
+from t2i.core.io.tensors import save_tensors
+from t2i.core.settings.engine import EngineConfig
 from t2i.plugins.common.tokens.tokenizer import (
     ImageTokenizer,
     gumbel,
