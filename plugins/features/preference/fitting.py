@@ -1,28 +1,9 @@
-"""How the judges fit images of any shape into the square that their networks read."""
+"""How HPSv2 fits images of any shape into the square that its network reads."""
 
 from __future__ import annotations
 
 from torch import Tensor
 from torch.nn import functional as F
-
-from t2i.plugins.common.images.resize import resized
-
-
-def cropped(images: Tensor, side: int) -> Tensor:
-    """Resize the shorter side of images, bicubic as Pillow does, and keep the square in the middle.
-
-    Args:
-        images: Images, uint8 (B, 3, H, W).
-        side: Height and width of the result, pixels.
-
-    Returns:
-        The images, float32 (B, 3, side, side) in [0, 1].
-    """
-    height, width = images.shape[-2:]
-    short = min(height, width)
-    size = (side * height // short, side * width // short)
-    top, left = (size[0] - side) // 2, (size[1] - side) // 2
-    return resized(images, size, "bicubic")[..., top : top + side, left : left + side]
 
 
 def letterboxed(images: Tensor, side: int) -> Tensor:
