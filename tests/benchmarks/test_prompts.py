@@ -162,6 +162,7 @@ def test_without_genevals_networks_another_judge_scores_its_prompts(judge):
     benchmark, left_out = with_what_is_there(find_benchmark("geneval-prompts", None))
     assert left_out["geneval"] == "'t2i fetch geneval' gets its weights"
     assert benchmark.headline == ("pickscore", "pickscore")
+    assert "CC BY-NC 4.0 for the detector" in registry().downloads["geneval"].licence
 
 
 @pytest.mark.slow  # plots

@@ -97,7 +97,7 @@ def _of_mean(scores: Scores, intervals: Intervals) -> tuple[float, float]:
 
     The distances to each end are added as squares, because the tags are independent.
 
-    Source: Zou and Donner 2008, eq. 2.
+    Source: Zou and Donner 2008.
     """
     below = math.hypot(*(scores[tag] - low for tag, (low, _) in intervals.items()))
     above = math.hypot(*(high - scores[tag] for tag, (_, high) in intervals.items()))

@@ -56,8 +56,7 @@ def t2i_downloads() -> list[DownloadSpec]:
         DownloadSpec(
             name="geneval",
             summary="GenEval's judge: Mask2Former Swin-S (0.3 GB) and CLIP ViT-L/14 (1.7 GB)",
-            licence="CC BY-NC 4.0 for the detector, by its authors' model zoo (the hub's page says "
-            "'other'); MIT for CLIP",
+            licence="CC BY-NC 4.0 for the detector; MIT for CLIP",
             licence_url="https://github.com/facebookresearch/Mask2Former/blob/main/MODEL_ZOO.md",
             hub=(
                 HubFiles(repository="facebook/mask2former-swin-small-coco-instance"),

@@ -7,7 +7,6 @@ import torch
 
 from t2i.core.errors import UserError
 from t2i.core.interfaces.scoring import ImageBatch, proportion_interval
-from t2i.core.registry.tables import registry
 from t2i.plugins.features.geneval.config import GenevalConfig, GenevalFeaturesConfig
 from t2i.plugins.features.geneval.features import ObjectChecks
 from t2i.plugins.features.geneval.metric import Geneval
@@ -201,12 +200,12 @@ def test_the_score_is_the_mean_of_the_tags_not_of_the_images():
 
 def test_the_interval_of_the_score_is_the_binomial_one_where_there_are_many_images():
     """The variance of a mean of independent shares: the sum of theirs, divided by 36."""
-    marks = [(tag, i % 4 == 0) for tag in TAGS for i in range(4000)]
+    marks = [(tag, i % 4 == 0) for tag in TAGS for i in range(1000)]
     scores, intervals, _ = scored(marks)
-    half = 100 * 1.96 * (6 * 0.25 * 0.75 / 4000 / 36) ** 0.5
+    half = 100 * 1.96 * (6 * 0.25 * 0.75 / 1000 / 36) ** 0.5
     low, high = intervals["geneval"]
     assert scores["geneval"] == 25
-    assert (high - low) / 2 == pytest.approx(half, rel=0.01)
+    assert (high - low) / 2 == pytest.approx(half, rel=0.02)
 
 
 def test_images_of_one_prompt_are_not_counted_as_independent():
@@ -254,7 +253,3 @@ def test_each_image_is_checked_by_its_own_prompt():
     assert marks[:, 3:].count_nonzero() == marks[:, 1].count_nonzero() == 0
     with pytest.raises(UserError, match="'a horse' is none of GenEval's prompts"):
         judge.of_pairs(images[:1], ["a horse"])
-
-
-def test_the_licence_of_the_detector_is_shown():
-    assert "CC BY-NC 4.0 for the detector" in registry().downloads["geneval"].licence

@@ -38,7 +38,7 @@ def write_detector(path, classes=80):
     torch.manual_seed(0)
     network = Mask2FormerForUniversalSegmentation(
         Mask2FormerConfig(
-            backbone_config=swin, feature_size=16, mask_feature_size=16, hidden_dim=16,
+            backbone_config=swin, feature_size=32, mask_feature_size=32, hidden_dim=32,
             encoder_feedforward_dim=16, dim_feedforward=16, encoder_layers=1, decoder_layers=2,
             num_attention_heads=2, num_queries=12, num_labels=classes,
         )
@@ -92,7 +92,7 @@ def images(height, width):
     """Smooth random images, so that masks have more than one pixel."""
     small = np.random.default_rng(0).integers(0, 256, (2, 6, 6, 3)).astype(np.uint8)
     large = [Image.fromarray(one).resize((width, height), Image.BICUBIC) for one in small]
-    return torch.from_numpy(np.stack([np.asarray(one) for one in large])).permute(0, 3, 1, 2)
+    return torch.from_numpy(np.stack([np.array(one) for one in large])).permute(0, 3, 1, 2)
 
 
 @torch.no_grad()
@@ -130,7 +130,7 @@ def test_images_are_prepared_as_transformers_prepares_them(folder):
     assert size == (800, 800)
     assert pixels.shape == read.shape
     assert (pixels - read).abs().max() < 1.1 / 255 / 0.224  # one 8-bit step
-    assert (pixels - read).abs().mean() < 1e-3
+    assert (pixels - read).abs().mean() < 0.25 / 255 / 0.224
 
 
 @torch.no_grad()
@@ -199,7 +199,7 @@ def test_colours_are_those_of_transformers_clip(clip_folder):
         for one in found
     ]  # fmt: skip
     for one, crop in zip(found, crops, strict=True):
-        assert torch.equal(alone(image, one).permute(1, 2, 0), torch.from_numpy(np.asarray(crop)))
+        assert torch.equal(alone(image, one).permute(1, 2, 0), torch.from_numpy(np.array(crop)))
     seen = network.visual_projection(
         network.vision_model(**processor(images=crops, return_tensors="pt")).pooler_output
     )
