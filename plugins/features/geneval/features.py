@@ -57,12 +57,13 @@ class ObjectChecks(PairedExtractor):
 
     def of_pairs(self, images: Tensor, captions: Sequence[str]) -> Tensor:
         prompts = [self.prompt(caption) for caption in captions]
-        found = [each for part in images.split(CHUNK) for each in self.detector(part)]
         marks = torch.zeros(len(images), self.dim, device=images.device)
-        for row, prompt in enumerate(prompts):
-            kept = counted(found[row], prompt.tag, self.config.max_overlap)
-            right = shows(prompt, kept, partial(self.colours.names, images[row]))
-            marks[row, TAGS.index(prompt.tag)] = 1 if right else -1
+        for start in range(0, len(images), CHUNK):
+            for row, found in enumerate(self.detector(images[start : start + CHUNK]), start):
+                prompt = prompts[row]
+                kept = counted(found, prompt.tag, self.config.max_overlap)
+                right = shows(prompt, kept, partial(self.colours.names, images[row]))
+                marks[row, TAGS.index(prompt.tag)] = 1 if right else -1
         return marks
 
     def prompt(self, caption: str) -> Prompt:

@@ -47,9 +47,7 @@ Named = Callable[[Sequence[Found], str], Sequence[str]]
 """Names the colour of each of some objects of a class."""
 
 
-def counted(
-    found: Sequence[Found], tag: str, max_overlap: float = 1.0
-) -> dict[str, list[Found]]:  # fmt: skip
+def counted(found: Sequence[Found], tag: str, max_overlap: float = 1) -> dict[str, list[Found]]:
     """Select the detected objects that count.
 
     Args:
