@@ -43,7 +43,7 @@ class ColourClip(ClipSpace):
 
     def __init__(self, config: GenevalFeaturesConfig) -> None:
         what = "features 'geneval'"
-        remedy = f"run 't2i fetch geneval', or set clip to {FOLDER}"
+        remedy = f"set clip to {FOLDER}"
         wanted = Wanted(what, "clip", config.clip, config.clip_revision, FOLDER, remedy)
         network: Any = load_clip(CLIPModel, wanted)
         tokenizer = load_tokenizer(wanted)

@@ -54,7 +54,7 @@ class Detector(nn.Module):
         super().__init__()
         wanted = Wanted(
             "features 'geneval'", "weights", config.weights, config.revision, PLACE,
-            f"run 't2i fetch geneval', or set weights to {PLACE}",
+            f"set weights to {PLACE}",
         )  # fmt: skip
         # The weight of the loss is no part of what detects.
         loaded: Any = load_network(
