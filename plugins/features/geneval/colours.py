@@ -68,7 +68,7 @@ class ColourClip(ClipSpace):
         if name not in self._said:
             texts = [t.format(colour=colour, name=name) for colour in COLOURS for t in TEMPLATES]
             each = F.normalize(self.encode_text(texts), dim=-1)
-            means = each.unflatten(0, (len(COLOURS), len(TEMPLATES))).mean(1)
+            means = each.view(len(COLOURS), len(TEMPLATES), -1).mean(1)
             self._said[name] = F.normalize(means, dim=-1)
         return self._said[name]
 
