@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -21,6 +22,9 @@ from t2i.core.fetch.downloads import fetch
 from t2i.core.interfaces.scoring import PairedExtractor
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve_config
+from t2i.plugins.features.geneval.features import ObjectChecks
+from t2i.plugins.features.geneval.prompts import TAGS, read_prompts
+from t2i.plugins.features.geneval.rules import Found
 
 pytestmark = pytest.mark.usefixtures("squares")
 
@@ -36,18 +40,20 @@ class Brightness(PairedExtractor):
         return (images.float().mean((1, 2, 3)) * words)[:, None]
 
 
+def replaced(monkeypatch, name, make):
+    """Build the features `name` by `make(config)`."""
+    monkeypatch.setitem(sys.modules, f"t2i_fake_{name}", SimpleNamespace(build=make))
+    spec, origin = registry().features.entries[name]
+    monkeypatch.setitem(
+        registry().features.entries, name,
+        (type(spec)(**{**spec.__dict__, "build": f"t2i_fake_{name}:build"}), origin),
+    )  # fmt: skip
+
+
 @pytest.fixture
 def judge(monkeypatch):
     """PickScore's place is taken by a judge that needs no weights."""
-    import sys
-
-    module = SimpleNamespace(build=lambda config: Brightness())
-    monkeypatch.setitem(sys.modules, "t2i_brightness", module)
-    spec, origin = registry().features.entries["pickscore"]
-    monkeypatch.setitem(
-        registry().features.entries, "pickscore",
-        (type(spec)(**{**spec.__dict__, "build": "t2i_brightness:build"}), origin),
-    )  # fmt: skip
+    replaced(monkeypatch, "pickscore", lambda config: Brightness())
 
 
 @pytest.fixture
@@ -86,6 +92,77 @@ def test_a_model_is_judged_on_prompts_without_real_images(
     assert results.headline.measure == "pickscore"
     assert results.left_out["image-reward"] == "'t2i fetch image-reward' gets its weights"
     assert results.grid[0]["caption"] == "a red square, no. 0"
+
+
+class RedCow(torch.nn.Module):
+    """A detector that finds the same objects in every image, all of them red."""
+
+    def forward(self, images):
+        mask = torch.ones(1, 1, dtype=torch.bool)
+        cow, dog = (
+            Found("cow", 0.95, (0, 0, 10, 10), mask),
+            Found("dog", 0.5, (50, 0, 60, 10), mask),
+        )
+        return [[cow, dog]] * len(images)
+
+    def names(self, image, some, name):
+        return ["red"] * len(some)
+
+
+GENEVAL = [
+    ("single_object", [{"class": "cow"}], True), ("single_object", [{"class": "cat"}], False),
+    ("two_object", [{"class": "cow"}, {"class": "dog"}], True),
+    ("counting", [{"class": "cow"}], True), ("counting", [{"class": "dog"}], False),
+    ("colors", [{"class": "dog", "color": "red"}], True),
+    ("colors", [{"class": "cow", "color": "blue"}], False),
+    ("position", [{"class": "dog"}, {"class": "cow", "position": ["left of", 0]}], True),
+    ("color_attr", [{"class": "cow", "color": "red"}, {"class": "dog", "color": "pink"}], False),
+]  # fmt: skip
+"""Prompts by tag and objects, and whether an image of a red cow left of a red dog shows them."""
+
+
+def geneval_table(folder):
+    folder.mkdir(exist_ok=True)
+    rows = [
+        {"tag": tag, "prompt": f"no. {number}", "include": [{"count": 1, **one} for one in objects]}
+        for number in range(553)
+        for tag, objects, _ in [GENEVAL[number % len(GENEVAL)]]
+    ]
+    file = folder / "evaluation_metadata.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def test_genevals_prompts_are_scored_by_its_checks_of_objects(
+    monkeypatch, toy_run, tmp_path, words, unwritten
+):
+    file = geneval_table(tmp_path / "prompts")
+    replaced(
+        monkeypatch, "geneval",
+        lambda config: ObjectChecks(config, read_prompts(file), RedCow(), RedCow()),
+    )  # fmt: skip
+    results = run_benchmark(
+        "geneval-prompts", runs={"toy": toy_run()}, data_dir=file.parent, samples=len(GENEVAL),
+        out=tmp_path / "out", reporter=words,
+    )  # fmt: skip
+    (row,) = results.rows
+    scores, intervals = (found["prompts"]["geneval"] for found in (row.scores, row.intervals))
+    assert scores == {
+        "geneval": pytest.approx(350 / 6), "single_object": 50, "two_object": 100, "counting": 50,
+        "colors": 50, "position": 100, "color_attr": 0,
+    }  # fmt: skip
+    assert intervals.keys() == scores.keys()
+    assert results.headline.measure == "geneval"
+    assert [column.title for column in results.bars] == list(TAGS)
+    assert "mask2former" in results.protocol["measures"]["geneval"]["extractor"]["name"]
+    assert results.left_out["pickscore"] == "'t2i fetch pickscore' gets its weights"
+
+
+def test_without_genevals_networks_another_judge_scores_its_prompts(judge):
+    benchmark, left_out = with_what_is_there(find_benchmark("geneval-prompts", None))
+    assert left_out["geneval"] == "'t2i fetch geneval' gets its weights"
+    assert benchmark.headline == ("pickscore", "pickscore")
+    assert "CC BY-NC 4.0 for the detector" in registry().downloads["geneval"].licence
 
 
 @pytest.mark.slow  # plots

@@ -134,5 +134,6 @@ def title(measure: str, score: str, features: str | None) -> str:
         "clip_s": "CLIP-S", "r_precision": "R-precision %", "diversity": "diversity %",
         "isc_std": "IS, spread", "pickscore": "PickScore", "hpsv2": "HPSv2",
         "image_reward": "ImageReward", "vqascore": "VQAScore %", "tifa": "TIFA %", "dsg": "DSG %",
+        "geneval": "GenEval %",
     }  # fmt: skip
     return words.get(score, score if score == measure else f"{measure}, {score}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -48,3 +50,22 @@ def by_pillow(images: Tensor, size: tuple[int, int]) -> Tensor:
         for image in images.permute(0, 2, 3, 1).cpu().numpy()
     ]
     return torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2).to(images.device)
+
+
+def cropped(images: Tensor, side: int, whole: Callable[[float], int] = math.floor) -> Tensor:
+    """Resize the shorter side of images by Pillow, bicubic, and keep the square in the middle.
+
+    Args:
+        images: Images, uint8 (B, 3, H, W).
+        side: Height and width of the result, pixels.
+        whole: Rounds the place of the square, where the middle is between two pixels: down, as
+            transformers does, or by `round`, as torchvision does.
+
+    Returns:
+        The images, float32 (B, 3, side, side) in [0, 1].
+    """
+    height, width = images.shape[-2:]
+    short = min(height, width)
+    size = (side * height // short, side * width // short)
+    top, left = whole((size[0] - side) / 2), whole((size[1] - side) / 2)
+    return by_pillow(images, size)[..., top : top + side, left : left + side].float() / 255

@@ -1,4 +1,4 @@
-"""Captions as tokenizers of subwords read them."""
+"""Captions as tokenizers of subwords read them, and as tables are searched for them."""
 
 from __future__ import annotations
 
@@ -22,3 +22,15 @@ def readable(caption: str, tokens: int) -> str:
     """
     text = caption[: 16 * CHARACTERS_A_TOKEN * tokens].encode("utf-8", "replace").decode("utf-8")
     return " ".join(text.split())[: CHARACTERS_A_TOKEN * tokens]
+
+
+def plain(caption: str) -> str:
+    """Return a caption as published tables are searched for it.
+
+    Args:
+        caption: The caption.
+
+    Returns:
+        The caption with single spaces.
+    """
+    return " ".join(caption.split())

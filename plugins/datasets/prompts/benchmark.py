@@ -31,6 +31,12 @@ JUDGES = (
 )  # fmt: skip
 """The judges. One whose weights are not here is left out."""
 
+OBJECTS = Measure(
+    "geneval", shown={"geneval": "GenEval %"}, optional=True,
+    bars=("single_object", "two_object", "counting", "colors", "position", "color_attr"),
+)  # fmt: skip
+"""GenEval's own judge, of its own prompts alone."""
+
 
 @dataclass(frozen=True)
 class PromptTable:
@@ -42,6 +48,7 @@ class PromptTable:
         file: Name of the table.
         column: Column of the prompts.
         count: Number of its prompts.
+        judges: Who scores the images. The first one sorts the table.
     """
 
     name: str
@@ -49,6 +56,7 @@ class PromptTable:
     file: str
     column: str
     count: int
+    judges: tuple[Measure, ...] = JUDGES
 
 
 TABLES: Mapping[str, PromptTable] = MappingProxyType({
@@ -57,7 +65,8 @@ TABLES: Mapping[str, PromptTable] = MappingProxyType({
         PromptTable("drawbench", "drawbench-200", "DrawBench.csv", "prompts", 200),
         PromptTable("parti-prompts", "parti-prompts-1632", "PartiPrompts.tsv", "prompt", 1632),
         PromptTable(
-            "geneval-prompts", "geneval-prompts-553", "evaluation_metadata.jsonl", "prompt", 553
+            "geneval-prompts", "geneval-prompts-553", "evaluation_metadata.jsonl", "prompt", 553,
+            (OBJECTS, *JUDGES),
         ),
     )
 })  # fmt: skip
@@ -75,6 +84,8 @@ def build(config: PromptBenchmarkConfig, protocol: str) -> Benchmark:
         The benchmark.
     """
     table = TABLES[protocol]
+    first = table.judges[0]
+    headline = (first.name, next(iter(first.shown)))
     return Benchmark(
         name=table.name,
         protocol=protocol,
@@ -86,8 +97,9 @@ def build(config: PromptBenchmarkConfig, protocol: str) -> Benchmark:
                 about=f"All {table.count:,} prompts of {table.file}, one image of each.",
             ),
         ),
-        measures=JUDGES,
-        headline=("pickscore", "pickscore"),
+        measures=table.judges,
+        headline=headline,
+        spare_headline=("pickscore", "pickscore"),
         default_models=(),
         minutes=1,
         reference=0,

@@ -17,11 +17,11 @@ from transformers.models.blip.modeling_blip_text import BlipTextModel
 from t2i.core.interfaces.scoring import PairedExtractor
 from t2i.core.models.weights import weights_hash
 from t2i.plugins.common.clip.config import MEAN, STD
+from t2i.plugins.common.images.resize import cropped
 from t2i.plugins.common.text.readable import readable
 from t2i.plugins.common.weights.hub import Wanted, obtained
 from t2i.plugins.common.weights.legacy import read_legacy, renamed, side, state_dict
 from t2i.plugins.features.preference.config import ImageRewardConfig
-from t2i.plugins.features.preference.fitting import cropped
 from t2i.plugins.features.preference.released import fill, names_file, weights_file
 
 TOKENS = 35  # longer captions are cut

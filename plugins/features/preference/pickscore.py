@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from t2i.plugins.common.clip.features import ClipFeatures, source_of
+from t2i.plugins.common.images.resize import cropped
 from t2i.plugins.features.preference.config import PickScoreConfig
-from t2i.plugins.features.preference.fitting import cropped
 
 
 class PickScore(ClipFeatures):

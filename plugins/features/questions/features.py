@@ -12,6 +12,7 @@ from t2i.core.errors import UserError
 from t2i.core.fetch.downloads import fetched
 from t2i.core.interfaces.scoring import PairedExtractor
 from t2i.core.models.weights import weights_hash
+from t2i.plugins.common.text.readable import plain
 from t2i.plugins.features.questions.answerer import Answerer
 from t2i.plugins.features.questions.config import (
     AnswererConfig,
@@ -23,7 +24,6 @@ from t2i.plugins.features.questions.questions import (
     YES_NO,
     Question,
     Questions,
-    plain,
     read_dsg,
     read_tifa,
     share_right,

@@ -13,6 +13,7 @@ from typing import Any
 from t2i.core.errors import UserError
 from t2i.core.io.files import read_file
 from t2i.core.io.tables import Row, read_table
+from t2i.plugins.common.text.readable import plain
 
 YES_NO = ("yes", "no")
 
@@ -38,18 +39,6 @@ class Question:
 
 Questions = Mapping[str, Sequence[Question]]
 """Questions by caption, with single spaces between its words."""
-
-
-def plain(caption: str) -> str:
-    """Return a caption as questions are looked up by it.
-
-    Args:
-        caption: The caption.
-
-    Returns:
-        The caption with single spaces.
-    """
-    return " ".join(caption.split())
 
 
 def read_tifa(path: Path) -> Questions:
