@@ -15,7 +15,7 @@ from transformers import CLIPConfig, CLIPModel
 from t2i.core.errors import UserError
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
-from t2i.plugins.features.preference.fitting import cropped
+from t2i.plugins.common.images.resize import cropped
 
 CHARACTERS = [chr(code) for code in range(33, 127)]
 CAPTIONS = ["a red circle", "two cats & 3 dogs; blue", "Red  RED red!"]
