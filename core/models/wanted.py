@@ -159,7 +159,7 @@ def are_lost(images: Tensor) -> bool:
     if count:
         note(
             f"warning: {count} of {len(images)} images have values that are no numbers (NaN), and "
-            "are spoilt: choose another --sampler, --steps or --precision; if that does not help, "
-            "the weights are damaged"
+            "are spoilt: choose another --sampler or --steps; if that does not help, the weights "
+            "are damaged"
         )
     return count > 0
