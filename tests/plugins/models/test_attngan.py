@@ -15,7 +15,7 @@ from t2i.core.engine import resume, train
 from t2i.core.engine.reporting import Silent
 from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import StepNoise
-from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
+from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch, Networks, optimizations
 from t2i.core.io.tensors import load_tensors
 from t2i.core.models.weights import load_state
@@ -34,6 +34,8 @@ from t2i.plugins.models.attngan.config import AttnGANConfig
 from t2i.plugins.models.attngan.networks import Attention, Network, build
 from t2i.plugins.models.attngan.training import GANTrainer, stages
 from t2i.plugins.models.attngan.weights import load as load_authors
+from tests.plugins.models.stand_ins import Recorder
+from tests.plugins.models.trees import Letters
 
 TEXT = TextShape(8, 6)
 TINY = {
@@ -455,41 +457,6 @@ def test_files_that_are_missing_twice_there_or_misshapen_are_named(authors, tmp_
 
 
 # --- training -------------------------------------------------------------------------------------
-
-
-class Letters(TextEncoder):
-    """One vector a letter."""
-
-    def __init__(self, frozen=True):
-        super().__init__()
-        self.shape = TEXT
-        self.table = nn.Embedding(128, 8).requires_grad_(not frozen)
-
-    def encode(self, captions):
-        rows = [[ord(letter) for letter in caption] for caption in captions]
-        length = max(map(len, rows))
-        mask = torch.tensor([[i < len(row) for i in range(length)] for row in rows])
-        letters = self.table(torch.tensor([row + [0] * (length - len(row)) for row in rows]))
-        return TextFeatures(letters.mean(1), letters[..., :6], mask, tuple(captions))
-
-
-class Recorder:
-    """An engine that notes each loss with its gradients; it steps if asked."""
-
-    progress = 0.0
-
-    def __init__(self, trainer, move=False):
-        self.trainer, self.move, self.losses, self.gradients = trainer, move, {}, {}
-
-    def update(self, name, loss):
-        optimizer = self.trainer.optimizers[name]
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.losses[name] = loss.detach()
-        loss.backward(inputs=parameters)
-        self.gradients[name] = [p.grad.clone() for p in parameters]
-        if self.move:
-            optimizer.step()
-        optimizer.zero_grad()
 
 
 def batch(encoder, n=4, step=5, **extras):

@@ -15,7 +15,7 @@ from t2i.core.errors import UserError
 from t2i.core.families.continuous import FlowSchedule
 from t2i.core.interfaces.noise import PromptNoise, StepNoise
 from t2i.core.interfaces.request import Request
-from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
+from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch, Networks
 from t2i.core.io.tensors import load_tensors
 from t2i.core.registry.tables import registry
@@ -25,6 +25,7 @@ from t2i.plugins.models.flowmatching.config import FlowMatchingConfig
 from t2i.plugins.models.flowmatching.networks import FlowMatchingGenerator
 from t2i.plugins.models.flowmatching.times import timesteps
 from t2i.plugins.models.flowmatching.training import FlowTrainer, ReflowTrainer, carried, stages
+from tests.plugins.models.stand_ins import Colours, Engine
 
 SMALL = {
     "image_size": 8, "space": "pixels", "lr": 5e-3, "lr_text": 5e-3, "patch": 2,
@@ -161,32 +162,6 @@ def test_sizes_that_do_not_fit_are_refused():
 
 
 # --- learning -------------------------------------------------------------------------------------
-
-
-class Colours(TextEncoder):
-    """A learnt vector for each of two words; no caption is neither."""
-
-    def __init__(self):
-        super().__init__()
-        self.shape = TextShape(6, 6)
-        self.table = nn.Embedding(3, 6)
-
-    def encode(self, captions):
-        rows = torch.tensor([["red", "blue"].index(c) if c else 2 for c in captions])
-        return TextFeatures.of(sentence=self.table(rows), captions=tuple(captions))
-
-
-class Engine:
-    progress = 0.0
-
-    def __init__(self, trainer):
-        self.trainer, self.losses = trainer, []
-
-    def update(self, name, loss):
-        self.losses.append(float(loss.detach()))
-        loss.backward()
-        self.trainer.optimizers[name].step()
-        self.trainer.optimizers[name].zero_grad()
 
 
 def batch(encoder, step, images, captions):

@@ -38,6 +38,7 @@ from t2i.plugins.models.galip.networks import (
     sizes,
 )
 from t2i.plugins.models.galip.training import GANTrainer, pretraining, stages
+from tests.plugins.models.stand_ins import Recorder
 
 TEXT = TextShape(8, 8)
 SMALL = GALIPConfig.of(
@@ -288,31 +289,6 @@ class Sentences(TextEncoder):
         return TextFeatures.of(
             sentence=self.table(torch.tensor([len(c) for c in captions])), captions=captions
         )
-
-
-class Recorder:
-    """An engine that notes each loss with its gradients; it steps if asked."""
-
-    progress = 0.0
-
-    def __init__(self, trainer, move=False):
-        self.trainer, self.move, self.losses, self.gradients = trainer, move, {}, {}
-
-    def shifted(self, x):
-        return torch.roll(x, 1, 0)
-
-    def gathered(self, x):
-        return x
-
-    def update(self, name, loss):
-        optimizer = self.trainer.optimizers[name]
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.losses[name] = loss.detach()
-        loss.backward(inputs=parameters)
-        self.gradients[name] = [None if p.grad is None else p.grad.clone() for p in parameters]
-        if self.move:
-            optimizer.step()
-        optimizer.zero_grad()
 
 
 def batch(encoder, n=4):
