@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from t2i.benchmarks import runner
 from t2i.benchmarks.benchmark_request import BenchmarkRequest
 from t2i.benchmarks.run.plan import find_benchmark, make_plan
 from t2i.benchmarks.runner import run_benchmark
@@ -48,11 +47,6 @@ def judge(monkeypatch):
         registry().features.entries, "pickscore",
         (type(spec)(**{**spec.__dict__, "build": "t2i_brightness:build"}), origin),
     )  # fmt: skip
-
-
-@pytest.fixture
-def unwritten(monkeypatch):
-    monkeypatch.setattr(runner, "write_report", lambda results: None)
 
 
 def table(folder, count=200):
