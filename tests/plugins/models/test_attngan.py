@@ -2,7 +2,6 @@
 and economy."""
 
 import pickle
-import shutil
 
 import numpy as np
 import pytest
@@ -22,7 +21,6 @@ from t2i.core.models.weights import load_state
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve_config
-from t2i.core.runs.folder import Run
 from t2i.plugins.common.gan.blocks.upsampling import UpConv3x3
 from t2i.plugins.common.gan.conditioning.augmentation import kl_loss
 from t2i.plugins.common.gan.trees.discriminator import Discriminator
@@ -36,6 +34,7 @@ from t2i.plugins.models.attngan.training import GANTrainer, stages
 from t2i.plugins.models.attngan.weights import load as load_authors
 from tests.plugins.models.stand_ins import Recorder
 from tests.plugins.models.trees import Letters
+from tests.stopped import stopped_at
 
 TEXT = TextShape(8, 6)
 TINY = {
@@ -717,11 +716,7 @@ def test_trains_saves_draws_and_resumes_to_the_same_weights(tmp_path):
     # Killed within the first stage, between the two, and within the second: DAMSM's image encoder
     # must be the same.
     for step in (2, 3, 5):
-        part = Run(tmp_path / f"part{step}")
-        shutil.copytree(whole.path, part.path)
-        part.summary_file.unlink()
-        for later in range(step + 1, 7):
-            shutil.rmtree(part.checkpoints / f"step-{later}")
+        part = stopped_at(whole, step, tmp_path / f"part{step}")
         resume(part.path, reporter=Silent())
         for name in ("generator", "text_encoder"):
             ours, theirs = (

@@ -1,7 +1,6 @@
 """Flow matching: its path, times and loss against closed forms, that every network learns, and that
 reflow makes paths straight."""
 
-import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -20,12 +19,12 @@ from t2i.core.interfaces.trainer import Batch, Networks
 from t2i.core.io.tensors import load_tensors
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve_config
-from t2i.core.runs.folder import Run
 from t2i.plugins.models.flowmatching.config import FlowMatchingConfig
 from t2i.plugins.models.flowmatching.networks import FlowMatchingGenerator
 from t2i.plugins.models.flowmatching.times import timesteps
 from t2i.plugins.models.flowmatching.training import FlowTrainer, ReflowTrainer, carried, stages
 from tests.plugins.models.stand_ins import Colours, Engine
+from tests.stopped import stopped_at
 
 SMALL = {
     "image_size": 8, "space": "pixels", "lr": 5e-3, "lr_text": 5e-3, "patch": 2,
@@ -340,11 +339,7 @@ def test_an_interrupted_reflow_resumes_to_the_same_bits(tmp_path):
         "reflow.steps=2", "reflow.uses=2", "encoder.width=16",
     ]  # fmt: skip
     run = train(resolve_config("flowmatching", sets=sets), tmp_path / "whole", reporter=Silent())
-    part = Run(tmp_path / "part")
-    shutil.copytree(run.path, part.path)
-    part.summary_file.unlink()
-    for step in (5, 6):
-        shutil.rmtree(part.checkpoints / f"step-{step}")
+    part = stopped_at(run, 4, tmp_path / "part")
     resume(part.path, reporter=Silent())
     ours, theirs = (
         load_tensors(made.model / "generator.safetensors", "model") for made in (part, run)
