@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from t2i.benchmarks import runner
 from t2i.benchmarks.run import trained_run as trained_run_module
 from t2i.benchmarks.run.reporter import SilentBenchmark
 from t2i.core.interfaces.dataset import Dataset, Example
@@ -279,6 +280,12 @@ def engine(monkeypatch):
 def trained_run():
     """`trained_run(out, config)` writes a run as training leaves it."""
     return finished
+
+
+@pytest.fixture
+def unwritten(monkeypatch):
+    """The report's plots take longer than all the rest; test_report.py looks at them."""
+    monkeypatch.setattr(runner, "write_report", lambda results: None)
 
 
 class Words(SilentBenchmark):

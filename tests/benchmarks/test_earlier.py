@@ -4,18 +4,11 @@ import json
 
 import pytest
 
-from t2i.benchmarks import runner
 from t2i.benchmarks.results import Results
 from t2i.benchmarks.runner import run_benchmark
 from t2i.core.errors import UserError
 
-pytestmark = pytest.mark.usefixtures("squares")
-
-
-@pytest.fixture(autouse=True)
-def unwritten(monkeypatch):
-    """The report's plots take longer than all the rest."""
-    monkeypatch.setattr(runner, "write_report", lambda results: None)
+pytestmark = pytest.mark.usefixtures("squares", "unwritten")
 
 
 @pytest.fixture

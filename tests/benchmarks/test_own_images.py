@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2i.benchmarks import runner
 from t2i.benchmarks.benchmark_request import BenchmarkRequest
 from t2i.benchmarks.run.own_data import filled_in, with_data
 from t2i.benchmarks.run.plan import find_benchmark, make_plan
@@ -15,14 +14,8 @@ from t2i.benchmarks.runner import run_benchmark
 from t2i.core.errors import UserError
 from t2i.core.runs.configure import resolve_config
 
-pytestmark = pytest.mark.usefixtures("squares")
+pytestmark = pytest.mark.usefixtures("squares", "unwritten")
 COLOURS = ("red", "green", "blue")
-
-
-@pytest.fixture(autouse=True)
-def unwritten(monkeypatch):
-    """The report's plots take longer than all the rest."""
-    monkeypatch.setattr(runner, "write_report", lambda results: None)
 
 
 def fill(folder, count, seed, side=12):

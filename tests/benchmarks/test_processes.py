@@ -44,10 +44,9 @@ def bench_in_two(out, run):
     return [json.loads(out.splitlines()[-1]) for out, _ in said], [err for _, err in said]
 
 
-@pytest.mark.usefixtures("squares")
+@pytest.mark.usefixtures("squares", "unwritten")
 def test_two_processes_score_what_one_scores(tmp_path, trained_run, monkeypatch):
     monkeypatch.setattr(partial, "CHUNK", 4)
-    monkeypatch.setattr(runner, "write_report", lambda results: None)
     run = tmp_path / "run"
     trained_run(run, resolve_config("toy", data_needed=False))
     results = runner.run_benchmark(

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from t2i.benchmarks import runner
 from t2i.benchmarks.benchmark_request import BenchmarkRequest
 from t2i.benchmarks.run.plan import find_benchmark, make_plan
 from t2i.benchmarks.runner import run_benchmark
@@ -54,11 +53,6 @@ def replaced(monkeypatch, name, make):
 def judge(monkeypatch):
     """PickScore's place is taken by a judge that needs no weights."""
     replaced(monkeypatch, "pickscore", lambda config: Brightness())
-
-
-@pytest.fixture
-def unwritten(monkeypatch):
-    monkeypatch.setattr(runner, "write_report", lambda results: None)
 
 
 def table(folder, count=200):

@@ -21,13 +21,7 @@ from t2i.core.io.json_files import read_json, write_json
 from t2i.core.io.processes import Group
 from t2i.core.runs.configure import resolve_config
 
-pytestmark = pytest.mark.usefixtures("squares")
-
-
-@pytest.fixture(autouse=True)
-def unwritten(monkeypatch):
-    """The report's plots take longer than all the rest; test_report.py looks at them."""
-    monkeypatch.setattr(runner, "write_report", lambda results: None)
+pytestmark = pytest.mark.usefixtures("squares", "unwritten")
 
 
 def bench(tmp_path, words, **arguments):

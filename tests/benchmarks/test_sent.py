@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 
-from t2i.benchmarks import runner
 from t2i.benchmarks.report.diff import SHOWN, compare
 from t2i.benchmarks.results import Results
 from t2i.benchmarks.run.arithmetic import counted
@@ -26,12 +25,7 @@ from t2i.core.io.tensors import load_tensors, save_tensors
 from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 
-pytestmark = pytest.mark.usefixtures("squares")
-
-
-@pytest.fixture(autouse=True)
-def unwritten(monkeypatch):
-    monkeypatch.setattr(runner, "write_report", lambda results: None)
+pytestmark = pytest.mark.usefixtures("squares", "unwritten")
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from t2i.core.interfaces.text import TextFeatures
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Trainer
 from t2i.plugins.common.causal.prior_config import TokenModelConfig
 from t2i.plugins.common.causal.transformer import TokenTransformer
+from t2i.plugins.common.text.along import train_along
 from t2i.plugins.common.tokens.tokenizer import ImageTokenizer, keep_tokenizer
 
 
@@ -126,10 +127,7 @@ class TokenTrainer(Trainer):
         self.encode = generator.encode
         self.modules: dict[str, nn.Module] = {"network": self.network}
         groups = decayed(self.network, config.weight_decay)
-        if text_encoder.trainable:
-            self.modules["text_encoder"] = text_encoder
-            trained = [p for p in text_encoder.parameters() if p.requires_grad]
-            groups.append({"params": trained, "lr": config.lr_text, "weight_decay": 0.0})
+        train_along(text_encoder, config.lr_text, self.modules, groups, weight_decay=0.0)
         self.optimizers = {"network": AdamW(groups, config.lr, betas=config.betas, fused=True)}
 
     def step(self, batch: Batch, engine: Engine) -> Losses:

@@ -18,11 +18,12 @@ from transformers import CLIPModel, CLIPTokenizer
 from t2i.core.interfaces.scoring import FeatureExtractor
 from t2i.core.models.weights import weights_hash
 from t2i.plugins.common.clip.config import MEAN, STD, ClipFeaturesConfig
-from t2i.plugins.common.clip.tokenizer import FOLDER, fits, load_tokenizer, tokenizer_of
+from t2i.plugins.common.clip.tokenizer import FOLDER, load_tokenizer
 from t2i.plugins.common.clip.weights import load_clip
 from t2i.plugins.common.images.resize import resized
 from t2i.plugins.common.text.readable import readable
 from t2i.plugins.common.weights.hub import Wanted, fetched_or
+from t2i.plugins.common.weights.transformers_folders import check_vocabulary, tokenizer_of
 
 TELLTALES = ("vision_model.embeddings.class_embedding", "text_model.final_layer_norm.weight")
 """A small tensor of each half of CLIP. They identify the weights (see `ClipFeatures.is_named`)."""
@@ -103,7 +104,8 @@ class ClipFeatures(ClipSpace):
         wanted = Wanted(what, "weights", source, config.revision, FOLDER, remedy)
         network: Any = load_clip(CLIPModel, wanted)
         tokenizer = load_tokenizer(tokenizer_of(wanted, config.tokenizer))
-        fits(what, network.config.text_config, tokenizer, "set its tokenizer")
+        vocabulary = network.config.text_config.vocab_size
+        check_vocabulary(what, vocabulary, tokenizer, "set its tokenizer")
         super().__init__(network, tokenizer)
         self.title, self.name = title, f"CLIP {config.weights}"
         self.networks = tuple(dict.fromkeys([config.weights, source]))

@@ -21,6 +21,7 @@ from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Trainer
 from t2i.plugins.common.diffusion.config import DenoisingSettings, DiffusionSettings
 from t2i.plugins.common.diffusion.learned_range import variational_bits
 from t2i.plugins.common.diffusion.text_map import MappedText
+from t2i.plugins.common.text.along import train_along
 
 
 def draw_times(schedule: Schedule, levels: tuple[float, float] | None, noise: Noise) -> Tensor:
@@ -132,14 +133,8 @@ class DiffusionTrainer(Trainer):
         self.part, self.network = part, generator.get_submodule(part)
         self.modules: dict[str, nn.Module] = {part: self.network}
         groups: list[dict[str, Any]] = [{"params": list(self.network.parameters())}]
-        if text and text_encoder.trainable:
-            self.modules["text_encoder"] = text_encoder
-            groups.append(
-                {
-                    "params": [p for p in text_encoder.parameters() if p.requires_grad],
-                    "lr": config.lr_text,
-                }
-            )
+        if text:
+            train_along(text_encoder, config.lr_text, self.modules, groups)
         self.optimizers = {part: Adam(groups, config.lr, betas=config.betas, fused=True)}
 
     @abstractmethod

@@ -17,6 +17,7 @@ from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Trainer
 from t2i.plugins.common.diffusion.training import outline_loss
 from t2i.plugins.common.flows.config import FlowConfig
 from t2i.plugins.common.flows.generator import SpaceFlow
+from t2i.plugins.common.text.along import train_along
 
 
 class FlowTrainer(Trainer):
@@ -37,10 +38,7 @@ class FlowTrainer(Trainer):
         self.encode = generator.encode
         self.modules: dict[str, nn.Module] = {"network": self.network}
         groups = self.groups()
-        if text_encoder.trainable:
-            self.modules["text_encoder"] = text_encoder
-            trained = [p for p in text_encoder.parameters() if p.requires_grad]
-            groups.append({"params": trained, "lr": config.lr_text})
+        train_along(text_encoder, config.lr_text, self.modules, groups)
         self.optimizers = {"network": self.optimizer(groups)}
 
     def groups(self) -> list[dict[str, Any]]:

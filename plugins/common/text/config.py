@@ -1,4 +1,4 @@
-"""Settings of text encoders' training: contrastive pretraining and DAMSM.
+"""Settings of text encoders and their training: contrastive pretraining and DAMSM.
 
 This does not import torch.
 """
@@ -10,6 +10,10 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from t2i.core.settings import Config, ModelConfig
+
+BINDING = {"layers": 1, "positions": 0.3, "neighbours": 5}
+"""Settings of the `words` encoder with which it learns within minutes which object has which
+colour."""
 
 
 class TextPretraining(ModelConfig):

@@ -1,4 +1,4 @@
-"""Networks of transformers from a folder, the hub's cache or the hub.
+"""Networks and tokenizers of transformers from a folder, the hub's cache or the hub.
 
 Only safetensors and JSON are read; no code is run.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +16,8 @@ from transformers import PreTrainedModel
 from t2i.core.errors import UserError
 from t2i.plugins.common.weights.bars import no_bars
 from t2i.plugins.common.weights.hub import Wanted, obtained, refuse_foreign_code
-from t2i.plugins.common.weights.network_types import shapes_in
+from t2i.plugins.common.weights.network_types import shapes_in, shapes_saved
+from t2i.plugins.common.weights.trusted_files import check_folder
 from t2i.plugins.common.weights.variants import variant_of
 
 Network = TypeVar("Network", bound=PreTrainedModel)
@@ -81,6 +83,41 @@ def load_network(
     return obtained(wanted, load)
 
 
+def check_saved(folder: Path, kind: Any, what: str, check: Callable[[Path, Shapes], None]) -> None:
+    """Check the files of a saved model from which a network and a tokenizer are made.
+
+    Args:
+        folder: The folder, which `TextEncoder.save_assets` wrote.
+        kind: Class of the network's configuration.
+        what: What the network is for, in errors.
+        check: `check(folder, shapes)` checks the folder's config.json against the shapes of the
+            saved tensors.
+
+    Raises:
+        UserError: A file is not to be opened, names foreign code, or describes another network.
+    """
+    check_folder(folder)
+    refuse_foreign_code(kind, folder, what)
+    if (shapes := shapes_saved(folder)) is not None:
+        check(folder, shapes)
+
+
+def tokenizer_of(weights: Wanted, tokenizer: str | None) -> Wanted:
+    """Describe where the tokenizer's files are.
+
+    Args:
+        weights: The weights.
+        tokenizer: Folder or hub name of the tokenizer. None: it is beside the weights.
+
+    Returns:
+        The description, which errors quote.
+    """
+    if tokenizer is None:
+        return weights
+    setting = weights.setting.replace("weights", "tokenizer")
+    return replace(weights, setting=setting, name=tokenizer, revision="main", remedy="")
+
+
 def obtained_tokenizer(
     kind: type[Splitter],
     wanted: Wanted,
@@ -120,6 +157,25 @@ def obtained_tokenizer(
         return found
 
     return obtained(wanted, load)
+
+
+def check_vocabulary(what: str, vocabulary: int, tokenizer: Any, remedy: str) -> None:
+    """Check that the network has an embedding for each of the tokenizer's tokens.
+
+    Args:
+        what: What errors call the network.
+        vocabulary: Number of the network's embeddings.
+        tokenizer: The tokenizer.
+        remedy: End of the error message: what to do.
+
+    Raises:
+        UserError: The network lacks some.
+    """
+    if max(tokenizer.get_vocab().values()) >= vocabulary:
+        raise UserError(
+            f"{what}: the tokenizer has {len(tokenizer)} tokens, the weights {vocabulary}: they do "
+            f"not belong together; {remedy}"
+        )
 
 
 def _lacking(report: Mapping[str, Any]) -> set[str]:

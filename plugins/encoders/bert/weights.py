@@ -6,7 +6,6 @@ Only safetensors, JSON and the vocabulary's text are read; no code is run.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +23,12 @@ from t2i.plugins.common.weights.network_types import (
     check_sizes,
     check_types,
 )
-from t2i.plugins.common.weights.transformers_folders import load_network, obtained_tokenizer
+from t2i.plugins.common.weights.transformers_folders import (
+    check_vocabulary,
+    load_network,
+    obtained_tokenizer,
+    tokenizer_of,
+)
 from t2i.plugins.encoders.bert.config import BertTextConfig
 
 WHAT = "text encoder 'bert'"
@@ -139,11 +143,7 @@ def load_tokenizer(config: BertTextConfig) -> BertTokenizer:
     Raises:
         UserError: The files cannot be found.
     """
-    wanted = wanted_weights(config)
-    if config.tokenizer is not None:
-        wanted = replace(
-            wanted, setting="encoder.tokenizer", name=config.tokenizer, revision="main"
-        )
+    wanted = tokenizer_of(wanted_weights(config), config.tokenizer)
     return obtained_tokenizer(BertTokenizer, wanted, "vocab.txt")
 
 
@@ -158,12 +158,9 @@ def check_fit(config: BertTextConfig, network: BertModel, tokenizer: BertTokeniz
     Raises:
         UserError: The network lacks the embedding of a token or of a position.
     """
-    most, places = network.config.vocab_size, network.config.max_position_embeddings
-    if max(tokenizer.get_vocab().values()) >= most:
-        raise UserError(
-            f"{WHAT}: the tokenizer has {len(tokenizer)} tokens, the weights {most}: they do not "
-            "belong together; name the right one with --set encoder.tokenizer=..."
-        )
+    remedy = "name the right one with --set encoder.tokenizer=..."
+    check_vocabulary(WHAT, network.config.vocab_size, tokenizer, remedy)
+    places = network.config.max_position_embeddings
     if config.length > places:
         raise UserError(
             f"{WHAT}: encoder.length = {config.length}, but {config.weights} reads {places} tokens "

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
-from t2i.core.interfaces.text import Reading, TextEncoder, TextFeatures, TextShape, unique
-from t2i.plugins.common.clip.tokenizer import load_tokenizer, tokenizer_of
+from t2i.core.interfaces.text import TextFeatures, TextShape
+from t2i.plugins.common.clip.tokenizer import load_tokenizer
 from t2i.plugins.common.clip.weights import check_config
-from t2i.plugins.common.text.readable import readable
-from t2i.plugins.common.weights.hub import refuse_foreign_code
-from t2i.plugins.common.weights.network_types import shapes_saved
-from t2i.plugins.common.weights.trusted_files import check_folder
+from t2i.plugins.common.text.frozen import FrozenEncoder
+from t2i.plugins.common.weights.transformers_folders import check_saved, tokenizer_of
 from t2i.plugins.encoders.clip.config import ClipConfig
 from t2i.plugins.encoders.clip.weights import WHAT, checked, load_text_model, wanted_weights
 
 
-class ClipEncoder(TextEncoder):
+class ClipEncoder(FrozenEncoder):
     """CLIP's text half, frozen.
 
     `sentence` (B, 512 for ViT-B/32) is the end-of-text token, projected or not. `words` (B, L, 512)
@@ -43,7 +42,8 @@ class ClipEncoder(TextEncoder):
         super().__init__()
         checked(config, clip.config, tokenizer)
         self.config, self.tokenizer = config, tokenizer
-        self.length: int = clip.config.max_position_embeddings
+        self.length = clip.config.max_position_embeddings
+        self.padding = "max_length" if config.attend_padding else "longest"
         width = clip.config.hidden_size
         self.shape = TextShape(
             clip.text_projection.out_features if config.sentence == "projected" else width, width
@@ -53,52 +53,17 @@ class ClipEncoder(TextEncoder):
         self.clip = clip
         self.float().requires_grad_(False).eval()
 
+    @property
+    def network(self) -> Any:
+        return self.clip
+
     def tokens(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Convert captions to tokens.
-
-        Args:
-            captions: B captions.
-
-        Returns:
-            The tokens, int64 (B, L), and a mask, bool (B, L), that is False at padding; both are on
-            the encoder's device.
-        """
-        batch = self.tokenizer(
-            [readable(caption, self.length) for caption in captions],
-            padding="max_length" if self.config.attend_padding else "longest",
-            truncation=True,
-            max_length=self.length,
-            return_tensors="pt",
-        )
-        device = self.clip.device
-        tokens, mask = batch["input_ids"].to(device), batch["attention_mask"].bool().to(device)
+        tokens, mask = super().tokens(captions)
         if self.config.pad is not None:
             tokens = tokens.masked_fill(~mask, self.config.pad)
         return tokens, mask
 
-    def reading(self, caption: str) -> Reading:
-        """Count the tokens of a caption, start and end of text included. Every text has tokens."""
-        text = readable(caption, 2 * self.length)  # more than is encoded: that it is cut shows
-        return Reading(
-            "tokens", len(self.tokenizer(text, verbose=False).input_ids), (), self.length
-        )
-
-    def encode(self, captions: Sequence[str]) -> TextFeatures:
-        """Encode captions, each distinct caption once.
-
-        A batch often holds several samples of one prompt, or several times no prompt.
-
-        Args:
-            captions: B captions.
-
-        Returns:
-            Their features.
-        """
-        distinct = unique(captions)
-        row = {caption: i for i, caption in enumerate(distinct)}
-        return self._encode(distinct)[[row[caption] for caption in captions]]
-
-    def _encode(self, captions: Sequence[str]) -> TextFeatures:
+    def encode_distinct(self, captions: Sequence[str]) -> TextFeatures:
         tokens, mask = self.tokens(captions)
         # No mask is given: attention is causal and padding comes last, so padding does not change
         # the caption's own tokens.
@@ -111,17 +76,6 @@ class ClipEncoder(TextEncoder):
         # Masked outputs are 0, so code that ignores the mask is safe.
         words = words * mask.unsqueeze(-1)
         return TextFeatures(out.text_embeds, words, mask, tuple(captions))
-
-    def save_assets(self, folder: Path) -> None:
-        """Write the network's configuration and the tokenizer.
-
-        With them a saved model loads without the hub.
-
-        Args:
-            folder: The folder that they are written to.
-        """
-        self.clip.config.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
 
 
 def build(config: ClipConfig, assets: Path | None) -> ClipEncoder:
@@ -144,9 +98,6 @@ def build(config: ClipConfig, assets: Path | None) -> ClipEncoder:
         return ClipEncoder(
             config, clip, load_tokenizer(tokenizer_of(wanted_weights(config), config.tokenizer))
         )
-    check_folder(assets)
-    refuse_foreign_code(CLIPTextConfig, assets, WHAT)
-    if (shapes := shapes_saved(assets)) is not None:
-        check_config(assets, shapes)
+    check_saved(assets, CLIPTextConfig, WHAT, check_config)
     clip = CLIPTextModelWithProjection(CLIPTextConfig.from_pretrained(assets))
     return ClipEncoder(config, clip, CLIPTokenizer.from_pretrained(assets))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from t2i.core.errors import UserError
-from t2i.plugins.common.clip.tokenizer import FOLDER, fits
+from t2i.plugins.common.clip.tokenizer import FOLDER
 from t2i.plugins.common.clip.weights import load_clip
 from t2i.plugins.common.weights.hub import Wanted
+from t2i.plugins.common.weights.transformers_folders import check_vocabulary
 from t2i.plugins.encoders.clip.config import ClipConfig
 
 WHAT = "text encoder 'clip'"
@@ -65,4 +66,5 @@ def checked(config: ClipConfig, clip: CLIPTextConfig, tokenizer: CLIPTokenizer) 
             f"{WHAT}: encoder.layer = {config.layer}, but {config.weights} has "
             f"{clip.num_hidden_layers}"
         )
-    fits(WHAT, clip, tokenizer, "name the right one with --set encoder.tokenizer=...")
+    remedy = "name the right one with --set encoder.tokenizer=..."
+    check_vocabulary(WHAT, clip.vocab_size, tokenizer, remedy)

@@ -6,7 +6,6 @@ Only safetensors, JSON and sentencepiece's vocabulary are read; no code is run.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +24,12 @@ from t2i.plugins.common.weights.network_types import (
     check_sizes,
     check_types,
 )
-from t2i.plugins.common.weights.transformers_folders import load_network, obtained_tokenizer
+from t2i.plugins.common.weights.transformers_folders import (
+    check_vocabulary,
+    load_network,
+    obtained_tokenizer,
+    tokenizer_of,
+)
 from t2i.plugins.encoders.t5.config import T5TextConfig
 
 WHAT = "text encoder 't5'"
@@ -137,11 +141,7 @@ def load_tokenizer(config: T5TextConfig) -> T5Tokenizer:
     Raises:
         UserError: The files cannot be found, or need a package that is not installed.
     """
-    wanted = wanted_weights(config)
-    if config.tokenizer is not None:
-        wanted = replace(
-            wanted, setting="encoder.tokenizer", name=config.tokenizer, revision="main"
-        )
+    wanted = tokenizer_of(wanted_weights(config), config.tokenizer)
     return obtained_tokenizer(T5Tokenizer, wanted, SPIECE, blank=("\u2581",), check=_check_packages)
 
 
@@ -176,9 +176,5 @@ def check_fit(network: T5EncoderModel, tokenizer: T5Tokenizer) -> None:
     Raises:
         UserError: The network lacks some.
     """
-    most = network.config.vocab_size
-    if max(tokenizer.get_vocab().values()) >= most:
-        raise UserError(
-            f"{WHAT}: the tokenizer has {len(tokenizer)} tokens, the weights {most}: they do not "
-            "belong together; name the right one with --set encoder.tokenizer=..."
-        )
+    remedy = "name the right one with --set encoder.tokenizer=..."
+    check_vocabulary(WHAT, network.config.vocab_size, tokenizer, remedy)

@@ -17,10 +17,11 @@ from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from t2i.plugins.common.clip.features import ClipSpace
-from t2i.plugins.common.clip.tokenizer import fits, load_tokenizer
+from t2i.plugins.common.clip.tokenizer import load_tokenizer
 from t2i.plugins.common.clip.weights import split_attention
 from t2i.plugins.common.weights.hub import Wanted
 from t2i.plugins.common.weights.legacy import read_legacy, renamed, side, state_dict
+from t2i.plugins.common.weights.transformers_folders import check_vocabulary
 from t2i.plugins.features.preference.config import HpsV2Config
 from t2i.plugins.features.preference.fitting import letterboxed
 from t2i.plugins.features.preference.released import fill, names_file, weights_file
@@ -65,7 +66,7 @@ class HpsV2(ClipSpace):
         tokenizer = load_tokenizer(Wanted(what, "tokenizer", folder, "main", place))
         network = _network(path, config.title, tokenizer)
         text: Any = network.config.text_config
-        fits(what, text, tokenizer, "set its tokenizer")
+        check_vocabulary(what, text.vocab_size, tokenizer, "set its tokenizer")
         super().__init__(network, tokenizer)
         self.config, self.name = config, f"HPSv2 {config.file}"
         self.networks = (config.title, config.file)

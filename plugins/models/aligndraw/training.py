@@ -24,6 +24,7 @@ from t2i.plugins.common.gan.losses.cross_entropy import (
     cross_entropy,
     matching_aware_discriminator_loss,
 )
+from t2i.plugins.common.text.along import train_along
 from t2i.plugins.common.variational.bound import kl_by_map, kl_weight, with_free_bits
 from t2i.plugins.models.aligndraw.config import AlignDRAWConfig
 from t2i.plugins.models.aligndraw.networks import AlignDRAWGenerator
@@ -44,10 +45,7 @@ class DrawingTrainer(Trainer):
         self.config, self.generator, self.drawing = config, generator, generator.drawing
         self.modules: dict[str, nn.Module] = {"drawing": generator.drawing}
         groups: list[dict[str, Any]] = [{"params": list(generator.drawing.parameters())}]
-        if text_encoder.trainable:
-            self.modules["text_encoder"] = text_encoder
-            trained = [p for p in text_encoder.parameters() if p.requires_grad]
-            groups.append({"params": trained, "lr": config.lr_text})
+        train_along(text_encoder, config.lr_text, self.modules, groups)
         if config.optimizer == "rmsprop":
             own = 0.0 if config.clip else None  # else the engine's grad_clip applies
             optimization = Optimization(RMSprop(groups, config.lr, config.clip), clip=own)

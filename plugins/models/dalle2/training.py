@@ -23,9 +23,10 @@ from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, 
 from t2i.core.registry.tables import registry
 from t2i.plugins.common.cascades.config import PartConfig
 from t2i.plugins.common.cascades.training import PartTrainer, UpsamplerTrainer
+from t2i.plugins.common.clip.contrast import ClipMatcher
 from t2i.plugins.common.clip.vision import ClipVision
 from t2i.plugins.common.diffusion.training import DenoisingTrainer
-from t2i.plugins.common.text.contrastive import Contrast, MatchingTrainer
+from t2i.plugins.common.text.contrastive import MatchingTrainer
 from t2i.plugins.models.dalle2.config import (
     Dalle2Config,
     DecoderPart,
@@ -161,29 +162,6 @@ def beside(images: Tensor, generator: DiffusionGenerator, text: TextFeatures) ->
     request = Request(text=generator.condition(text), noise=noise)
     drawn = sampler.sample(generator, request)
     return torch.stack([images, drawn.clamp(-1, 1)], 1).flatten(0, 1)
-
-
-class ClipMatcher(Contrast):
-    """CLIP's contrastive objective: its embeddings of images against sentence vectors.
-
-    Args:
-        clip: The image half of CLIP.
-    """
-
-    def __init__(self, clip: ClipVision) -> None:
-        super().__init__()
-        self.clip = clip
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Embed images.
-
-        Args:
-            images: Images in [-1, 1], (B, 3, H, W).
-
-        Returns:
-            Embeddings, (B, D), not normalised.
-        """
-        return self.clip.embedding(images)
 
 
 def pretraining(config: Dalle2Config, networks: Networks) -> Trainer:

@@ -19,6 +19,7 @@ from t2i.plugins.common.diffusion.config import (
 )
 from t2i.plugins.common.latent.config import AutoencoderConfig
 from t2i.plugins.common.latent.sized import quick_latents, wide_latents
+from t2i.plugins.common.text.config import BINDING
 from t2i.plugins.common.transformer.config import TransformerConfig
 
 
@@ -139,10 +140,6 @@ MANY_STEPS = ("flow-euler", {"steps": 28, "guidance": 5.0})
 
 LARGE_CLIP = ("clip", {"weights": "openai/clip-vit-large-patch14", "sentence": "pooled"})
 """The smaller of Stable Diffusion 3's two CLIPs: 77 words of width 768."""
-
-BINDING = {"layers": 1, "positions": 0.3, "neighbours": 5}
-"""Settings of the `words` encoder with which it learns within minutes which object has which
-colour."""
 
 MAP: dict[str, Any] = {
     "text_map": 64, "map_hops": 2, "map_queries": "sinusoids", "map_sentence": False,

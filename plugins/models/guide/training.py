@@ -16,6 +16,7 @@ from t2i.core.interfaces.text import TextEncoder
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
 from t2i.plugins.common.diffusion.training import draw_times
 from t2i.plugins.common.gan.losses.contrastive import contrast, equal_rows
+from t2i.plugins.common.text.along import train_along
 from t2i.plugins.models.guide.config import GuideConfig
 from t2i.plugins.models.guide.networks import LABEL, NoisyClip
 
@@ -41,10 +42,8 @@ class GuideTrainer(Trainer):
         self.against_kept = config.against_kept
         self.modules = {"guide": generator}
         groups: list[dict[str, Any]] = [{"params": list(generator.parameters())}]
-        if text_encoder.trainable and not config.classes:
-            self.modules["text_encoder"] = text_encoder
-            trained = [p for p in text_encoder.parameters() if p.requires_grad]
-            groups.append({"params": trained, "lr": config.lr_text})
+        if not config.classes:
+            train_along(text_encoder, config.lr_text, self.modules, groups)
         self.optimizers = {
             "guide": AdamW(
                 groups, config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True

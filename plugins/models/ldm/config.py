@@ -20,6 +20,7 @@ from t2i.plugins.common.diffusion.config import (
 )
 from t2i.plugins.common.latent.config import AutoencoderConfig
 from t2i.plugins.common.latent.sized import quick_latents, wide_latents
+from t2i.plugins.common.text.config import BINDING
 
 Size = tuple[Annotated[int, Field(ge=0, le=65536)], Annotated[int, Field(ge=0, le=65536)]]
 """Height and width, or top and left, in pixels."""
@@ -175,10 +176,6 @@ SHAPES: dict[str, Any] = {
     },
     "unet": {**TINY["unet"], "map_queries": "sinusoids", "map_sentence": False},
 }  # fmt: skip
-
-BINDING = {"layers": 1, "positions": 0.3, "neighbours": 5}
-"""Settings of the `words` encoder with which it learns within minutes which object has which
-colour."""
 
 # Latents of an eighth of the image's side and four channels, as the paper's KL-f8. Without the
 # weights (autoencoder.weights=null) it is trained with the terms of the paper: absolute error,

@@ -23,6 +23,7 @@ from t2i.core.interfaces.trainer import (
     Trainer,
 )
 from t2i.plugins.common.causal.generator import cross_entropy, decayed
+from t2i.plugins.common.text.along import train_along
 from t2i.plugins.common.tokens.training import tokenizer_stage
 from t2i.plugins.models.parti.config import PartiConfig
 from t2i.plugins.models.parti.networks import PartiGenerator
@@ -47,10 +48,7 @@ class PartiTrainer(Trainer):
         self.encode = generator.encode
         self.modules: dict[str, nn.Module] = {"network": self.network}
         groups = decayed(self.network, config.weight_decay)
-        if text_encoder.trainable:
-            self.modules["text_encoder"] = text_encoder
-            trained = [p for p in text_encoder.parameters() if p.requires_grad]
-            groups.append({"params": trained, "weight_decay": 0.0, "lr": config.lr_text})
+        train_along(text_encoder, config.lr_text, self.modules, groups, weight_decay=0.0)
         schedule = partial(falling, start=config.lr_decay_start, ratio=config.lr_decay_ratio)
         self.optimizers = {"network": Optimization(optimizer_of(config, groups), schedule=schedule)}
 

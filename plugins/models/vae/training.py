@@ -21,6 +21,7 @@ from t2i.core.interfaces.trainer import (
     Stage,
     Trainer,
 )
+from t2i.plugins.common.text.along import train_along
 from t2i.plugins.common.variational.bound import kl_by_map, kl_weight, with_free_bits
 from t2i.plugins.common.variational.clipping import SkippingAdamW
 from t2i.plugins.models.vae.config import VAEConfig
@@ -58,10 +59,7 @@ class VAETrainer(Trainer):
             groups.append(
                 {"params": scales, "lr": config.sigma_pace * config.lr, "weight_decay": 0.0}
             )
-        if text_encoder.trainable:
-            self.modules["text_encoder"] = text_encoder
-            trained = [p for p in text_encoder.parameters() if p.requires_grad]
-            groups.append({"params": trained, "lr": config.lr_text})
+        train_along(text_encoder, config.lr_text, self.modules, groups)
         optimizer = SkippingAdamW(
             groups, config.clip, config.skip, lr=config.lr, betas=config.betas,
             weight_decay=config.weight_decay, fused=True,

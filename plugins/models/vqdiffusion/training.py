@@ -19,6 +19,7 @@ from t2i.core.interfaces.noise import Noise
 from t2i.core.interfaces.strata import middles
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.interfaces.trainer import Batch, Engine, Losses, Networks, Stage, Trainer
+from t2i.plugins.common.text.along import train_along
 from t2i.plugins.common.tokens.training import tokenizer_stage
 from t2i.plugins.models.vqdiffusion.config import VQDiffusionConfig
 from t2i.plugins.models.vqdiffusion.networks import VQDiffusionGenerator
@@ -118,10 +119,7 @@ class VQDiffusionTrainer(Trainer):
             "transformer": generator.transformer, "timesteps": self.times,
         }  # fmt: skip
         groups: list[dict[str, Any]] = [{"params": list(generator.transformer.parameters())}]
-        if text_encoder.trainable:
-            self.modules["text_encoder"] = text_encoder
-            trained = [p for p in text_encoder.parameters() if p.requires_grad]
-            groups.append({"params": trained, "lr": config.lr_text})
+        train_along(text_encoder, config.lr_text, self.modules, groups)
         decay = config.weight_decay
         self.optimizers = {
             "transformer": AdamW(

@@ -16,9 +16,8 @@ from t2i.core.families.diffusion import DiffusionGenerator
 from t2i.core.families.schedule import DiscreteSchedule, Schedule
 from t2i.core.interfaces.generator import Generator
 from t2i.core.interfaces.request import Request
-from t2i.core.interfaces.sampler import Sampler
 from t2i.plugins.common.diffusion.denoiser import Start
-from t2i.plugins.common.diffusion.sampling import network_of
+from t2i.plugins.common.diffusion.sampling import DiffusionSampler, network_of
 from t2i.plugins.common.diffusion.time_grid import TimeGrid, time_grid
 from t2i.plugins.samplers.pc.config import PCConfig
 
@@ -83,7 +82,7 @@ def chain_steps(schedule: Schedule, grid: TimeGrid) -> list[Step]:
     return steps
 
 
-class PCSampler(Sampler):
+class PCSampler(DiffusionSampler):
     """Predictor and corrector in turns, on any path.
 
     With s the score at x_i, and z from N(0, I), a predictor leads to the next lower level by
@@ -103,21 +102,7 @@ class PCSampler(Sampler):
 
     config: PCConfig
 
-    def check(self, generator: Generator) -> None:
-        self.grid(generator)
-
     def grid(self, generator: Generator) -> TimeGrid:
-        """Return the times that the sampler visits.
-
-        Args:
-            generator: The diffusion generator to sample from.
-
-        Returns:
-            The grid of times.
-
-        Raises:
-            UserError: The generator's schedule has no such times.
-        """
         assert isinstance(generator, DiffusionGenerator)
         config, discrete = self.config, isinstance(generator.schedule, DiscreteSchedule)
         if config.steps is None and not discrete:

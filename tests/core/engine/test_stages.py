@@ -1,7 +1,6 @@
 """Stages: settings of their own, networks that outlive them (helpers), and models without any."""
 
 import json
-import shutil
 import sys
 from dataclasses import replace
 
@@ -20,7 +19,7 @@ from t2i.core.models.loading import load
 from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve_config
-from t2i.core.runs.folder import Run
+from tests.stopped import stopped_at
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -247,11 +246,7 @@ def test_helpers_outlive_their_stage_and_are_not_saved_with_what_is_sampled(tmp_
 @pytest.mark.parametrize("step", [2, 4, 6])
 def test_helpers_are_resumed_within_their_stage_between_and_after(tmp_path, helped, step):
     whole = train(resolve_config("helped", sets=SETS), tmp_path / "run", reporter=Silent())
-    part = Run(tmp_path / "part")
-    shutil.copytree(whole.path, part.path)
-    part.summary_file.unlink()
-    for later in range(step + 1, 9):
-        shutil.rmtree(part.checkpoints / f"step-{later}")
+    part = stopped_at(whole, step, tmp_path / "part")
     torch.manual_seed(step)
     resume(part.path, reporter=Silent())
     for name in ("modules.helpers", "modules.generator"):

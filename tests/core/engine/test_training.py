@@ -21,6 +21,7 @@ from t2i.core.io.tensors import load_tensors
 from t2i.core.models.loading import load
 from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
+from tests.stopped import stopped_at
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -141,12 +142,7 @@ def test_the_model_holds_the_averaged_weights(tmp_path):
 def test_resuming_gives_the_weights_of_the_run_that_was_never_stopped(tmp_path, sets):
     whole, _ = start(tmp_path / "whole", "keep=9", *sets)
     for cut in sorted(whole.checkpoints.glob("step-*"))[:-1]:
-        part = Run(tmp_path / f"from-{cut.name}")
-        shutil.copytree(whole.path, part.path)
-        part.summary_file.unlink()
-        for later in part.checkpoints.glob("step-*"):
-            if int(later.name[5:]) > int(cut.name[5:]):
-                shutil.rmtree(later)
+        part = stopped_at(whole, int(cut.name[5:]), tmp_path / f"from-{cut.name}")
         shutil.rmtree(part.model)
         torch.manual_seed(12345)  # the state of this process must not matter
         resume(part.path, reporter=Words())

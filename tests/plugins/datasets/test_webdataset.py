@@ -19,13 +19,13 @@ from t2i.core.errors import UserError
 from t2i.core.interfaces.dataset import BrokenExample, visits
 from t2i.core.io.tensors import load_tensors
 from t2i.core.runs.configure import resolve_config
-from t2i.core.runs.folder import Run
 from t2i.plugins.datasets.webdataset import shards as shards_module
 from t2i.plugins.datasets.webdataset.config import WebDatasetConfig
 from t2i.plugins.datasets.webdataset.dataset import build
 from t2i.plugins.datasets.webdataset.grouping import index_of
 from t2i.plugins.datasets.webdataset.names import expanded, find
 from t2i.plugins.datasets.webdataset.tar import NoTar
+from tests.stopped import stopped_at
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 
@@ -244,11 +244,8 @@ def assert_resumes(model, folder, tmp_path, workers, **settings):
     whole = train(
         resolve_config(model, overrides=common | settings), tmp_path / "whole", reporter=Silent()
     )
-    part = Run(tmp_path / "part")
-    shutil.copytree(whole.path, part.path)
-    for gone in (part.path / "checkpoints/step-9", part.model):
-        shutil.rmtree(gone)
-    part.summary_file.unlink()
+    part = stopped_at(whole, 5, tmp_path / "part")
+    shutil.rmtree(part.model)
     resume(part.path, reporter=Silent())
     ours, theirs = tensors(whole), tensors(part)
     assert ours.keys() == theirs.keys()

@@ -6,13 +6,13 @@ import pickle
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from t2i.core.errors import UserError
 from t2i.core.registry.tables import registry
 from t2i.plugins.encoders.damsm.config import DamsmConfig, split
 from t2i.plugins.encoders.damsm.encoder import END, build
 from t2i.plugins.encoders.damsm.weights import fit
+from tests.plugins.encoders.caption_checks import CAPTIONS, check_independence, hostile
 
 TEXTS = ["a red circle", "a blue square, below a red circle", "A RED star"]
 KEYS = ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]
@@ -123,26 +123,12 @@ def test_parameters_are_the_papers():
 
 
 @settings(max_examples=40, deadline=None)
-@given(captions=st.lists(st.text(max_size=60), min_size=1, max_size=4))
+@given(captions=CAPTIONS)
 def test_any_text_is_finite_and_independent_of_its_batch(encoder, captions):
-    with torch.no_grad():
-        together = encoder.encode([*captions, "a red circle below a blue square"])
-        for i, caption in enumerate(captions):
-            alone = encoder.encode([caption])
-            length = alone.mask.shape[1]
-            torch.testing.assert_close(
-                together.sentence[i], alone.sentence[0], rtol=1e-4, atol=1e-5
-            )
-            torch.testing.assert_close(
-                together.words[i, :length], alone.words[0], rtol=1e-4, atol=1e-5
-            )
-            assert not together.mask[i, length:].any()
-            assert together.words[i].isfinite().all()
+    check_independence(encoder, captions)
 
 
-@pytest.mark.parametrize(
-    "caption", ["red " * 300_000, "x" * 1_000_000, "\x00", "\ud800", "\u202e../x\x1b[31m", "🟥"]
-)
+@hostile
 def test_hostile_text_is_cut_and_encoded(encoder, caption):
     features = encoder.encode([caption])
     assert features.words.shape[1] <= 7

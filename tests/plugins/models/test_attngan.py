@@ -2,7 +2,6 @@
 and economy."""
 
 import pickle
-import shutil
 
 import numpy as np
 import pytest
@@ -15,14 +14,13 @@ from t2i.core.engine import resume, train
 from t2i.core.engine.reporting import Silent
 from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import StepNoise
-from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
+from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch, Networks, optimizations
 from t2i.core.io.tensors import load_tensors
 from t2i.core.models.weights import load_state
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve_config
-from t2i.core.runs.folder import Run
 from t2i.plugins.common.gan.blocks.upsampling import UpConv3x3
 from t2i.plugins.common.gan.conditioning.augmentation import kl_loss
 from t2i.plugins.common.gan.trees.discriminator import Discriminator
@@ -34,6 +32,9 @@ from t2i.plugins.models.attngan.config import AttnGANConfig
 from t2i.plugins.models.attngan.networks import Attention, Network, build
 from t2i.plugins.models.attngan.training import GANTrainer, stages
 from t2i.plugins.models.attngan.weights import load as load_authors
+from tests.plugins.models.stand_ins import Recorder
+from tests.plugins.models.trees import Letters
+from tests.stopped import stopped_at
 
 TEXT = TextShape(8, 6)
 TINY = {
@@ -457,41 +458,6 @@ def test_files_that_are_missing_twice_there_or_misshapen_are_named(authors, tmp_
 # --- training -------------------------------------------------------------------------------------
 
 
-class Letters(TextEncoder):
-    """One vector a letter."""
-
-    def __init__(self, frozen=True):
-        super().__init__()
-        self.shape = TEXT
-        self.table = nn.Embedding(128, 8).requires_grad_(not frozen)
-
-    def encode(self, captions):
-        rows = [[ord(letter) for letter in caption] for caption in captions]
-        length = max(map(len, rows))
-        mask = torch.tensor([[i < len(row) for i in range(length)] for row in rows])
-        letters = self.table(torch.tensor([row + [0] * (length - len(row)) for row in rows]))
-        return TextFeatures(letters.mean(1), letters[..., :6], mask, tuple(captions))
-
-
-class Recorder:
-    """An engine that notes each loss with its gradients; it steps if asked."""
-
-    progress = 0.0
-
-    def __init__(self, trainer, move=False):
-        self.trainer, self.move, self.losses, self.gradients = trainer, move, {}, {}
-
-    def update(self, name, loss):
-        optimizer = self.trainer.optimizers[name]
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.losses[name] = loss.detach()
-        loss.backward(inputs=parameters)
-        self.gradients[name] = [p.grad.clone() for p in parameters]
-        if self.move:
-            optimizer.step()
-        optimizer.zero_grad()
-
-
 def batch(encoder, n=4, step=5, **extras):
     images = torch.rand(n, 3, 32, 32, generator=torch.Generator().manual_seed(step)) * 2 - 1
     captions = tuple("abcdefgh"[: i + 1] for i in range(n))
@@ -750,11 +716,7 @@ def test_trains_saves_draws_and_resumes_to_the_same_weights(tmp_path):
     # Killed within the first stage, between the two, and within the second: DAMSM's image encoder
     # must be the same.
     for step in (2, 3, 5):
-        part = Run(tmp_path / f"part{step}")
-        shutil.copytree(whole.path, part.path)
-        part.summary_file.unlink()
-        for later in range(step + 1, 7):
-            shutil.rmtree(part.checkpoints / f"step-{later}")
+        part = stopped_at(whole, step, tmp_path / f"part{step}")
         resume(part.path, reporter=Silent())
         for name in ("generator", "text_encoder"):
             ours, theirs = (

@@ -6,7 +6,7 @@ import torch
 from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import PromptNoise, StepNoise
 from t2i.core.interfaces.request import Request
-from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
+from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch, Networks
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
@@ -14,6 +14,7 @@ from t2i.core.runs.configure import resolve_config
 from t2i.plugins.models.ddpm.config import PAPER, DDPMConfig
 from t2i.plugins.models.ddpm.networks import DDPMGenerator
 from t2i.plugins.models.ddpm.training import stages
+from tests.plugins.models.stand_ins import Colours, Engine
 
 SMALL = {
     "image_size": 8, "patch": 2, "lr": 5e-3, "lr_text": 5e-3, "schedule": "cosine",
@@ -63,32 +64,6 @@ def test_coco64_attends_to_the_words(model):
 def test_sizes_that_do_not_fit_are_refused():
     with pytest.raises(UserError, match="image_size"):
         DDPMConfig.of({**SMALL, "image_size": 10}, "test")
-
-
-class Colours(TextEncoder):
-    """A learnt vector for each of two words; no caption is neither."""
-
-    def __init__(self):
-        super().__init__()
-        self.shape = TextShape(6, 6)
-        self.table = torch.nn.Embedding(3, 6)
-
-    def encode(self, captions):
-        rows = torch.tensor([["red", "blue"].index(c) if c else 2 for c in captions])
-        return TextFeatures.of(sentence=self.table(rows), captions=tuple(captions))
-
-
-class Engine:
-    progress = 0.0
-
-    def __init__(self, trainer):
-        self.trainer, self.losses = trainer, []
-
-    def update(self, name, loss):
-        self.losses.append(float(loss.detach()))
-        loss.backward()
-        self.trainer.optimizers[name].step()
-        self.trainer.optimizers[name].zero_grad()
 
 
 def overfit(steps=150, **settings):

@@ -23,6 +23,7 @@ from t2i.plugins.models.dfgan.networks import (
     widths,
 )
 from t2i.plugins.models.dfgan.training import GANTrainer, stages
+from tests.plugins.models.stand_ins import Recorder
 
 TEXT = TextShape(8, 8)
 SMALL = DFGANConfig(
@@ -133,29 +134,6 @@ class Sentences(TextEncoder):
         return TextFeatures.of(
             sentence=self.table(torch.tensor([len(c) for c in captions])), captions=captions
         )
-
-
-class Recorder:
-    """An engine that notes each loss with its gradients, and which other parameters got any; it
-    steps if asked."""
-
-    progress = 0.0
-
-    def __init__(self, trainer, move=False):
-        self.trainer, self.move, self.losses, self.gradients = trainer, move, {}, {}
-
-    def shifted(self, x):
-        return torch.roll(x, 1, 0)
-
-    def update(self, name, loss):
-        optimizer = self.trainer.optimizers[name]
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.losses[name] = loss.detach()
-        loss.backward(inputs=parameters)
-        self.gradients[name] = [None if p.grad is None else p.grad.clone() for p in parameters]
-        if self.move:
-            optimizer.step()
-        optimizer.zero_grad()
 
 
 def batch(encoder, n=4):

@@ -2,7 +2,6 @@
 own names, one step's mathematics and economy."""
 
 import pickle
-import shutil
 
 import pytest
 import torch
@@ -19,7 +18,6 @@ from t2i.core.models.weights import load_state
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve_config
-from t2i.core.runs.folder import Run
 from t2i.plugins.common.gan.conditioning.augmentation import kl_loss
 from t2i.plugins.common.gan.trees.discriminator import Discriminator
 from t2i.plugins.common.gan.trees.matching import discriminator_loss, helpers
@@ -31,6 +29,7 @@ from t2i.plugins.models.dmgan.config import DMGANConfig
 from t2i.plugins.models.dmgan.networks import Memory, NextStage, build
 from t2i.plugins.models.dmgan.training import GANTrainer, stages
 from tests.plugins.models import trees
+from tests.stopped import stopped_at
 
 TINY = {
     "image_size": 32, "gf": 4, "df": 4, "residual_blocks": 1, "z_dim": 5, "c_dim": 3,
@@ -385,12 +384,7 @@ def test_trains_saves_draws_and_resumes_to_the_same_weights(small, tmp_path):
     whole = train(resolve_config("dmgan", sets=sets), tmp_path / "run", reporter=Silent())
     model = load(whole.path, "cpu")
     assert [image.size for image in model.sample(["a red star"], n=2)] == [(32, 32)] * 2
-    part = Run(tmp_path / "part")
-    shutil.copytree(whole.path, part.path)
-    part.summary_file.unlink()
-    for later in part.checkpoints.iterdir():
-        if int(later.name.removeprefix("step-")) > 4:
-            shutil.rmtree(later)
+    part = stopped_at(whole, 4, tmp_path / "part")
     resume(part.path, reporter=Silent())
     ours, theirs = (load_tensors(r.model / "generator.safetensors", "x") for r in (part, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

@@ -9,7 +9,7 @@ import torch
 from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import PromptNoise, StepNoise
 from t2i.core.interfaces.request import Request
-from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
+from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch, Networks
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve_config
@@ -17,6 +17,7 @@ from t2i.plugins.models.edm.config import EDMConfig
 from t2i.plugins.models.edm.networks import EDMGenerator
 from t2i.plugins.models.edm.preconditioning import iddpm_levels, preconditioner
 from t2i.plugins.models.edm.training import EDMTrainer, stages
+from tests.plugins.models.stand_ins import Colours, Engine
 
 SMALL = {
     "image_size": 8, "patch": 2, "lr": 5e-3, "lr_text": 5e-3, "caption_dropout": 0.1,
@@ -166,32 +167,6 @@ def test_presets_are_whole(preset):
 def test_settings_that_do_not_fit_are_refused(settings, named):
     with pytest.raises(UserError, match=named):
         EDMConfig.of({**SMALL, "image_size": 32, **settings}, "test")
-
-
-class Colours(TextEncoder):
-    """A learnt vector for each of two words; no caption is neither."""
-
-    def __init__(self):
-        super().__init__()
-        self.shape = TextShape(6, 6)
-        self.table = torch.nn.Embedding(3, 6)
-
-    def encode(self, captions):
-        rows = torch.tensor([["red", "blue"].index(c) if c else 2 for c in captions])
-        return TextFeatures.of(sentence=self.table(rows), captions=tuple(captions))
-
-
-class Engine:
-    progress = 0.0
-
-    def __init__(self, trainer):
-        self.trainer, self.losses = trainer, []
-
-    def update(self, name, loss):
-        self.losses.append(float(loss.detach()))
-        loss.backward()
-        self.trainer.optimizers[name].step()
-        self.trainer.optimizers[name].zero_grad()
 
 
 @pytest.fixture(scope="module")

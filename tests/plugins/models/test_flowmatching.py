@@ -1,7 +1,6 @@
 """Flow matching: its path, times and loss against closed forms, that every network learns, and that
 reflow makes paths straight."""
 
-import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -15,16 +14,17 @@ from t2i.core.errors import UserError
 from t2i.core.families.continuous import FlowSchedule
 from t2i.core.interfaces.noise import PromptNoise, StepNoise
 from t2i.core.interfaces.request import Request
-from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
+from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch, Networks
 from t2i.core.io.tensors import load_tensors
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve_config
-from t2i.core.runs.folder import Run
 from t2i.plugins.models.flowmatching.config import FlowMatchingConfig
 from t2i.plugins.models.flowmatching.networks import FlowMatchingGenerator
 from t2i.plugins.models.flowmatching.times import timesteps
 from t2i.plugins.models.flowmatching.training import FlowTrainer, ReflowTrainer, carried, stages
+from tests.plugins.models.stand_ins import Colours, Engine
+from tests.stopped import stopped_at
 
 SMALL = {
     "image_size": 8, "space": "pixels", "lr": 5e-3, "lr_text": 5e-3, "patch": 2,
@@ -161,32 +161,6 @@ def test_sizes_that_do_not_fit_are_refused():
 
 
 # --- learning -------------------------------------------------------------------------------------
-
-
-class Colours(TextEncoder):
-    """A learnt vector for each of two words; no caption is neither."""
-
-    def __init__(self):
-        super().__init__()
-        self.shape = TextShape(6, 6)
-        self.table = nn.Embedding(3, 6)
-
-    def encode(self, captions):
-        rows = torch.tensor([["red", "blue"].index(c) if c else 2 for c in captions])
-        return TextFeatures.of(sentence=self.table(rows), captions=tuple(captions))
-
-
-class Engine:
-    progress = 0.0
-
-    def __init__(self, trainer):
-        self.trainer, self.losses = trainer, []
-
-    def update(self, name, loss):
-        self.losses.append(float(loss.detach()))
-        loss.backward()
-        self.trainer.optimizers[name].step()
-        self.trainer.optimizers[name].zero_grad()
 
 
 def batch(encoder, step, images, captions):
@@ -365,11 +339,7 @@ def test_an_interrupted_reflow_resumes_to_the_same_bits(tmp_path):
         "reflow.steps=2", "reflow.uses=2", "encoder.width=16",
     ]  # fmt: skip
     run = train(resolve_config("flowmatching", sets=sets), tmp_path / "whole", reporter=Silent())
-    part = Run(tmp_path / "part")
-    shutil.copytree(run.path, part.path)
-    part.summary_file.unlink()
-    for step in (5, 6):
-        shutil.rmtree(part.checkpoints / f"step-{step}")
+    part = stopped_at(run, 4, tmp_path / "part")
     resume(part.path, reporter=Silent())
     ours, theirs = (
         load_tensors(made.model / "generator.safetensors", "model") for made in (part, run)

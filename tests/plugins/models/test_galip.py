@@ -23,7 +23,6 @@ from t2i.core.io.tensors import load_tensors
 from t2i.core.registry.specs import import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve_config
-from t2i.core.runs.folder import Run
 from t2i.plugins.common.clip.config import MEAN, STD, ClipVisionConfig
 from t2i.plugins.common.clip.contrast import ClipMatcher
 from t2i.plugins.common.clip.vision import ClipVision, build_clip
@@ -38,6 +37,8 @@ from t2i.plugins.models.galip.networks import (
     sizes,
 )
 from t2i.plugins.models.galip.training import GANTrainer, pretraining, stages
+from tests.plugins.models.stand_ins import Recorder
+from tests.stopped import stopped_at
 
 TEXT = TextShape(8, 8)
 SMALL = GALIPConfig.of(
@@ -290,31 +291,6 @@ class Sentences(TextEncoder):
         )
 
 
-class Recorder:
-    """An engine that notes each loss with its gradients; it steps if asked."""
-
-    progress = 0.0
-
-    def __init__(self, trainer, move=False):
-        self.trainer, self.move, self.losses, self.gradients = trainer, move, {}, {}
-
-    def shifted(self, x):
-        return torch.roll(x, 1, 0)
-
-    def gathered(self, x):
-        return x
-
-    def update(self, name, loss):
-        optimizer = self.trainer.optimizers[name]
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.losses[name] = loss.detach()
-        loss.backward(inputs=parameters)
-        self.gradients[name] = [None if p.grad is None else p.grad.clone() for p in parameters]
-        if self.move:
-            optimizer.step()
-        optimizer.zero_grad()
-
-
 def batch(encoder, n=4):
     torch.manual_seed(3)
     images = torch.rand(n, 3, 16, 16) * 2 - 1
@@ -563,13 +539,8 @@ def test_trains_saves_and_draws(whole_run):
 
 @pytest.mark.parametrize("cut", [1, 3, 5])  # within stage 1, within stage 2
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(whole_run, tmp_path, cut):
-    part = Run(tmp_path / "part")
-    shutil.copytree(whole_run.path, part.path)
-    part.summary_file.unlink()
+    part = stopped_at(whole_run, cut, tmp_path / "part")
     shutil.rmtree(part.model)
-    for later in part.checkpoints.glob("step-*"):
-        if int(later.name[5:]) > cut:
-            shutil.rmtree(later)
     torch.manual_seed(12345)  # the state of this process must not matter
     resume(part.path)
     for file in (

@@ -10,7 +10,7 @@ from scipy.stats import chi
 from t2i.core.errors import UserError
 from t2i.core.interfaces.noise import PromptNoise, StepNoise
 from t2i.core.interfaces.request import Request
-from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
+from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch, Networks
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve_config
@@ -20,6 +20,7 @@ from t2i.plugins.models.ncsn.levels import NoiseLevels, level_count, overlap
 from t2i.plugins.models.ncsn.measure import largest_distance
 from t2i.plugins.models.ncsn.networks import NCSNGenerator
 from t2i.plugins.models.ncsn.training import dequantised, stages
+from tests.plugins.models.stand_ins import Colours, Engine
 
 V1 = {
     "output": "score",
@@ -184,7 +185,7 @@ def test_the_loss_is_the_papers_for_images_in_0_to_1(kind):
     made = generator_of(**SMALL[kind])
     config = made.config
     (stage,) = stages(config, None)
-    trainer = stage.trainer(Networks(made, Words()))
+    trainer = stage.trainer(Networks(made, Colours()))
     images = torch.rand(6, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     noise = StepNoise(0, 0, 0, 6, 6)
     engine = Recorder()
@@ -218,7 +219,7 @@ def test_a_bounded_weight_counts_the_error_of_x_0():
     """min(1 + SNR, gamma) ||x_0^ - x_0||^2 in the mean, whatever the network's output is."""
     made = generator_of(**SMALL["v2"], min_snr_gamma=5.0, reduction="mean")
     (stage,) = stages(made.config, None)
-    trainer = stage.trainer(Networks(made, Words()))
+    trainer = stage.trainer(Networks(made, Colours()))
     x_0, eps = torch.randn(2, 4, 3, 8, 8, dtype=torch.float64)
     t = torch.tensor([0.1, 0.5, 2.0, 16.0], dtype=torch.float64)
     x_t = x_0 + t.view(-1, 1, 1, 1) * eps
@@ -256,32 +257,6 @@ def test_without_text_the_network_is_the_papers(kind):
     assert (told(x, t, other) - plain(x, t, no_text(2))).abs().max() > 1e-3
 
 
-class Words(TextEncoder):
-    """A trained vector for each of two words; no caption is neither."""
-
-    def __init__(self):
-        super().__init__()
-        self.shape = TextShape(6, 6)
-        self.table = torch.nn.Embedding(3, 6)
-
-    def encode(self, captions):
-        rows = torch.tensor([["red", "blue"].index(c) if c else 2 for c in captions])
-        return TextFeatures.of(sentence=self.table(rows), captions=tuple(captions))
-
-
-class Engine:
-    progress = 0.0
-
-    def __init__(self, trainer):
-        self.trainer, self.losses = trainer, []
-
-    def update(self, name, loss):
-        self.losses.append(float(loss.detach()))
-        loss.backward()
-        self.trainer.optimizers[name].step()
-        self.trainer.optimizers[name].zero_grad()
-
-
 @pytest.fixture(scope="module")
 def overfitted():
     """A network that knows two colours by their names, and the encoder that was trained with it."""
@@ -295,7 +270,7 @@ def overfitted():
         },
         "test",
     )  # fmt: skip
-    encoder = Words()
+    encoder = Colours()
     generator = NCSNGenerator(config, encoder.shape)
     (stage,) = stages(config, encoder)
     trainer = stage.trainer(Networks(generator, encoder))

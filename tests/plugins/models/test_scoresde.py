@@ -9,7 +9,7 @@ from t2i.core.errors import UserError
 from t2i.core.families.schedule import add_noise
 from t2i.core.interfaces.noise import PromptNoise, StepNoise
 from t2i.core.interfaces.request import Request
-from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
+from t2i.core.interfaces.text import TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch, Networks
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import resolve_config
@@ -25,6 +25,7 @@ from t2i.plugins.models.scoresde.sde import (
     timestep,
 )
 from t2i.plugins.models.scoresde.training import ScoreTrainer, stages
+from tests.plugins.models.stand_ins import Colours, Engine
 
 SDES = ("ve", "vp", "sub-vp")
 every_sde = pytest.mark.parametrize("sde", SDES)
@@ -290,32 +291,6 @@ def test_the_loss_does_not_depend_on_what_the_unet_computes(prediction):
 
 
 # Learning
-
-
-class Colours(TextEncoder):
-    """A learnt vector for each of two words; no caption is neither."""
-
-    def __init__(self):
-        super().__init__()
-        self.shape = TextShape(6, 6)
-        self.table = torch.nn.Embedding(3, 6)
-
-    def encode(self, captions):
-        rows = torch.tensor([["red", "blue"].index(c) if c else 2 for c in captions])
-        return TextFeatures.of(sentence=self.table(rows), captions=tuple(captions))
-
-
-class Engine:
-    progress = 0.0
-
-    def __init__(self, trainer):
-        self.trainer, self.losses = trainer, []
-
-    def update(self, name, loss):
-        self.losses.append(float(loss.detach()))
-        loss.backward()
-        self.trainer.optimizers[name].step()
-        self.trainer.optimizers[name].zero_grad()
 
 
 SMALL = {

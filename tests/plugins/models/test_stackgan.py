@@ -32,6 +32,7 @@ from t2i.plugins.models.stackgan.networks import (
     build,
 )
 from t2i.plugins.models.stackgan.training import FirstTrainer, SecondTrainer, stages
+from tests.plugins.models.stand_ins import Recorder
 
 SETTINGS = {
     "image_size": 32, "upscale": 2, "gf": 8, "df": 4, "z_dim": 5, "c_dim": 6, "residuals": 2,
@@ -481,25 +482,6 @@ class Sentences(TextEncoder):
         return TextFeatures.of(
             sentence=self.table(torch.tensor([len(c) for c in captions])), captions=captions
         )
-
-
-class Recorder:
-    """An engine that notes each loss with its gradients, and steps if asked."""
-
-    progress = 0.0
-
-    def __init__(self, trainer, move=False):
-        self.trainer, self.move, self.losses, self.gradients = trainer, move, {}, {}
-
-    def update(self, name, loss):
-        optimizer = self.trainer.optimizers[name]
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.losses[name] = loss.detach()
-        loss.backward(inputs=parameters)
-        self.gradients[name] = [p.grad.clone() for p in parameters]
-        if self.move:
-            optimizer.step()
-        optimizer.zero_grad()
 
 
 def batch(n=4, size=32):

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from t2i.core.interfaces.noise import StepNoise
 from t2i.core.interfaces.text import TextEncoder, TextFeatures, TextShape
 from t2i.core.interfaces.trainer import Batch
+from tests.plugins.models.stand_ins import Recorder as Recorder
 
 TEXT = TextShape(8, 6)
 
@@ -124,25 +125,6 @@ class Letters(TextEncoder):
         mask = torch.tensor([[i < len(row) for i in range(length)] for row in rows])
         letters = self.table(torch.tensor([row + [0] * (length - len(row)) for row in rows]))
         return TextFeatures(letters.mean(1), letters[..., :6], mask, tuple(captions))
-
-
-class Recorder:
-    """An engine that notes each loss with its gradients."""
-
-    progress = 0.0
-
-    def __init__(self, trainer):
-        self.trainer, self.losses, self.gradients = trainer, {}, {}
-
-    def update(self, name, loss):
-        parameters = [p for g in self.trainer.optimizers[name].param_groups for p in g["params"]]
-        self.losses[name] = loss.detach()
-        loss.backward(inputs=parameters)
-        self.gradients[name] = [p.grad.clone() for p in parameters]
-        self.trainer.optimizers[name].zero_grad()
-
-    def shifted(self, x):
-        return torch.roll(x, 1, 0)
 
 
 def batch(encoder, n=4, step=5, size=32):

@@ -9,52 +9,35 @@ of diffusers, on patches of 4x4 pixels.
 It prints how many of its reconstructions an exact reader reads right.
 """
 
-import argparse
-import math
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch import Tensor
+from torch.utils.data import DataLoader
 
 from t2i.core.engine.ema import Ema
-from t2i.core.io.images import to_bytes, to_tensor
 from t2i.core.io.sealed import seal
 from t2i.plugins.common.gan.conditioning.augmentation import kl_loss
 from t2i.plugins.common.latent.autoencoder import Autoencoder
 from t2i.plugins.common.latent.config import AutoencoderConfig
-from t2i.plugins.datasets.shapes.config import ShapesConfig
-from t2i.plugins.datasets.shapes.dataset import Shapes
-from t2i.plugins.datasets.shapes.metric import caption_accuracy
+from t2i.plugins.datasets.shapes.pretrained.training import (
+    BATCH,
+    SIDE,
+    Images,
+    arguments,
+    read_right,
+    sets_to_read,
+    steps_of,
+    update,
+)
 
 FOLDER = Path(__file__).with_name("autoencoder")
-SIDE = 32
-BATCH = 8
-FIRST = 10**6  # index of the first scene: the models' own trainings begin at 0
 CONFIG = AutoencoderConfig(
     patch=4, channels=(56,), layers=1, latent_channels=8, attention=False, groups=8,
     kl_weight=1.5e-4, lr=3e-3, betas=(0.9, 0.99), first_logvar=-6.0,
 )  # fmt: skip
-SETS = {
-    "one object": ("val", {"two_objects": 0, "three_objects": 0, "counts": 0}),
-    "unseen": ("compositions", {"two_objects": 0, "three_objects": 0, "counts": 0}),
-    "all kinds": ("val", {}),
-}  # fmt: skip
-
-
-class Images(IterableDataset[Tensor]):
-    """An endless stream of batches of training images, (BATCH, 3, SIDE, SIDE)."""
-
-    def __iter__(self) -> Iterator[Tensor]:
-        data, at = Shapes(ShapesConfig(), "train"), FIRST
-        while True:
-            yield to_tensor(np.stack([data[at + n].image for n in range(BATCH)]))
-            at += BATCH
 
 
 @torch.no_grad()
@@ -68,15 +51,10 @@ def accuracies(autoencoder: Autoencoder, count: int = 400) -> dict[str, float]:
     Returns:
         Percentages that are all right, by the name of the set.
     """
-    shares = {}
-    for name, (split, settings) in SETS.items():
-        data = Shapes(ShapesConfig(**settings), split)
-        examples = [data[n] for n in range(count)]
-        real = to_tensor(np.stack([example.image for example in examples]))
-        images = autoencoder.decode(autoencoder.encode(real))
-        right = caption_accuracy(to_bytes(images), [e.captions[0] for e in examples])["all"]
-        shares[name] = round(right, 1)
-    return shares
+    return {
+        name: read_right(autoencoder.decode(autoencoder.encode(images)), captions)
+        for name, images, captions in sets_to_read(count)
+    }
 
 
 def train(minutes: float) -> Autoencoder:
@@ -94,22 +72,15 @@ def train(minutes: float) -> Autoencoder:
     optimizer = torch.optim.Adam(parameters, CONFIG.lr, betas=CONFIG.betas, fused=True)
     averages = Ema(dict(autoencoder.named_parameters()), 0.999)
     stream = iter(DataLoader(Images(), batch_size=None, num_workers=1, prefetch_factor=8))
-    started, step = time.monotonic(), 0
-    while (progress := (time.monotonic() - started) / (60 * minutes)) < 1:
-        factor = min(1.0, (step + 1) / 100) * (1 + math.cos(math.pi * progress)) / 2
-        optimizer.param_groups[0]["lr"] = CONFIG.lr * factor
+    for step, seconds in steps_of(minutes, optimizer, CONFIG.lr, warmup=100):
         images = next(stream)
         q = autoencoder.posterior(images)
         z = q.mean + q.std * torch.randn_like(q.mean)
         error = (autoencoder.reconstruct(z) - images).square().mean()
-        optimizer.zero_grad()
-        torch.autograd.backward(error + CONFIG.kl_weight * kl_loss(q.mean, q.logvar))
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        update(optimizer, error + CONFIG.kl_weight * kl_loss(q.mean, q.logvar))
         averages.update()
         if step % 1000 == 0:
-            print(f"step {step}, {60 * minutes * progress:.0f} s: {error.item():.5f}", flush=True)
-        step += 1
+            print(f"step {step}, {seconds:.0f} s: {error.item():.5f}", flush=True)
     averages.adopt()
     with torch.no_grad():
         raw = [autoencoder.posterior(next(stream)).mode() for _ in range(2048 // BATCH)]
@@ -159,15 +130,10 @@ def write(autoencoder: Autoencoder, folder: Path) -> None:
 
 def main() -> None:
     """Train the autoencoder and write it, as the command line says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--minutes", type=float, default=20.0)
-    parser.add_argument("--out", type=Path, default=FOLDER)
-    arguments = parser.parse_args()
-    autoencoder = train(arguments.minutes)
-    write(autoencoder, arguments.out)
-    print(f"{arguments.out}: reconstructions read right (percent): {accuracies(autoencoder)}")
+    minutes, folder = arguments(__doc__, 20.0, FOLDER)
+    autoencoder = train(minutes)
+    write(autoencoder, folder)
+    print(f"{folder}: reconstructions read right (percent): {accuracies(autoencoder)}")
 
 
 if __name__ == "__main__":

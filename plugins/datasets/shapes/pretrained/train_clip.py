@@ -10,10 +10,8 @@ which object has which colour, and where it is.
 It prints how often the right caption is found.
 """
 
-import argparse
 import json
 import math
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +34,7 @@ from t2i.plugins.common.text.contrastive import Contrast
 from t2i.plugins.datasets.shapes.config import ShapesConfig
 from t2i.plugins.datasets.shapes.dataset import Shapes
 from t2i.plugins.datasets.shapes.pretrained.contrasts import ContrastBatch, Contrasts
+from t2i.plugins.datasets.shapes.pretrained.training import arguments, steps_of, update
 
 FOLDER = Path(__file__).with_name("clip")
 PATCH = 4  # pixels: the side of the vision transformer's patches
@@ -189,27 +188,16 @@ def train(minutes: float, lr: float = 1.5e-3) -> Clip:
     clip = Clip.new()
     parameters = clip.parameters()
     optimizer = torch.optim.AdamW(parameters, lr, betas=(0.9, 0.98), weight_decay=0.02, fused=True)
-    stream = DataLoader(
-        Contrasts(GROUPS, SIZE, SEEN), batch_size=None, num_workers=1, prefetch_factor=4
-    )
-    started = time.monotonic()
-    for step, batch in enumerate(stream):
-        progress = (time.monotonic() - started) / (60 * minutes)
-        if progress >= 1:
-            break
-        factor = min(1.0, (step + 1) / 50) * (1 + math.cos(math.pi * progress)) / 2
-        optimizer.param_groups[0]["lr"] = lr * factor
-        loss = clip.loss(batch)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+    data = Contrasts(GROUPS, SIZE, SEEN)
+    stream = iter(DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
+    for step, seconds in steps_of(minutes, optimizer, lr, warmup=50):
+        loss = clip.loss(next(stream))
+        update(optimizer, loss)
         with torch.no_grad():
             clip.contrast.log_scale.clamp_(max=HIGHEST_SCALE)
         if step % 200 == 0:
             print(
-                f"step {step}, {60 * minutes * progress:.0f} s: loss {loss.item():.3f}, "
-                f"{accuracies(clip)}",
+                f"step {step}, {seconds:.0f} s: loss {loss.item():.3f}, {accuracies(clip)}",
                 flush=True,
             )
     return clip
@@ -238,15 +226,10 @@ def _halves(module: nn.Module) -> dict[str, Tensor]:
 
 def main() -> None:
     """Train CLIP and write it, as the command line says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--minutes", type=float, default=20.0)
-    parser.add_argument("--out", type=Path, default=FOLDER)
-    arguments = parser.parse_args()
-    clip = train(arguments.minutes)
-    write(clip, arguments.out)
-    print(f"{arguments.out}: the right caption is found (percent): {accuracies(clip)}")
+    minutes, folder = arguments(__doc__, 20.0, FOLDER)
+    clip = train(minutes)
+    write(clip, folder)
+    print(f"{folder}: the right caption is found (percent): {accuracies(clip)}")
 
 
 if __name__ == "__main__":

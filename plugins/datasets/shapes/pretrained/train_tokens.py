@@ -8,29 +8,28 @@ with a quantizer between them: images of 32x32 pixels become 8x8 tokens.
 It prints how many of its reconstructions an exact reader reads right.
 """
 
-import argparse
-import math
-import time
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
 from t2i.core.engine.ema import Ema
-from t2i.core.io.images import to_bytes, to_tensor
 from t2i.core.io.tensors import load_tensors
 from t2i.plugins.common.tokens.losses import reconstruction_error
 from t2i.plugins.common.tokens.quantizers import perplexity
 from t2i.plugins.common.tokens.tokenizer import ImageTokenizer, save_tokenizer
 from t2i.plugins.common.tokens.tokenizer_config import TokenizerConfig
 from t2i.plugins.common.weights.legacy import renamed
-from t2i.plugins.datasets.shapes.config import ShapesConfig
-from t2i.plugins.datasets.shapes.dataset import Shapes
-from t2i.plugins.datasets.shapes.metric import caption_accuracy
 from t2i.plugins.datasets.shapes.pretrained.train_autoencoder import FOLDER as AUTOENCODER
-from t2i.plugins.datasets.shapes.pretrained.train_autoencoder import SETS, SIDE, Images
+from t2i.plugins.datasets.shapes.pretrained.training import (
+    SIDE,
+    Images,
+    arguments,
+    read_right,
+    sets_to_read,
+    steps_of,
+    update,
+)
 
 FOLDER = Path(__file__).with_name("tokens")
 CONFIG = TokenizerConfig.of(
@@ -89,13 +88,9 @@ def accuracies(tokenizer: ImageTokenizer, count: int = 400) -> dict[str, float]:
         Percentages that are all right, by the name of the set, and how many tokens are in use.
     """
     shares = {}
-    for name, (split, settings) in SETS.items():
-        data = Shapes(ShapesConfig(**settings), split)
-        examples = [data[n] for n in range(count)]
-        tokens = tokenizer.encode(to_tensor(np.stack([example.image for example in examples])))
-        images = tokenizer.decode(tokens)
-        right = caption_accuracy(to_bytes(images), [e.captions[0] for e in examples])["all"]
-        shares[name] = round(right, 1)
+    for name, images, captions in sets_to_read(count):
+        tokens = tokenizer.encode(images)
+        shares[name] = read_right(tokenizer.decode(tokens), captions)
         shares[f"perplexity, {name}"] = round(perplexity(tokens, tokenizer.vocabulary).item(), 1)
     return shares
 
@@ -117,43 +112,31 @@ def train(minutes: float, config: TokenizerConfig = CONFIG) -> ImageTokenizer:
     optimizer = torch.optim.Adam(parameters, config.lr, betas=config.betas, fused=True)
     averages = Ema(dict(tokenizer.named_parameters()), 0.999)
     stream = iter(DataLoader(Images(), batch_size=None, num_workers=1, prefetch_factor=8))
-    started, step = time.monotonic(), 0
-    while (progress := (time.monotonic() - started) / (60 * minutes)) < 1:
-        factor = min(1.0, (step + 1) / 100) * (1 + math.cos(math.pi * progress)) / 2
-        optimizer.param_groups[0]["lr"] = config.lr * factor
+    for step, seconds in steps_of(minutes, optimizer, config.lr, warmup=100):
         images = next(stream)
         z = tokenizer.features(images)
         quantised = tokenizer.quantise(z)
         error = reconstruction_error(tokenizer.decoded(quantised.vectors), images, config.losses)
-        optimizer.zero_grad()
-        torch.autograd.backward(error + quantised.loss)
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        update(optimizer, error + quantised.loss)
         tokenizer.quantizer.observe(z.detach(), quantised.tokens, torch.rand(config.vocabulary))
         averages.update()
         if step % 1000 == 0:
             used = perplexity(quantised.tokens, config.vocabulary).item()
             print(
-                f"step {step}, {60 * minutes * progress:.0f} s: {error.item():.5f}, "
+                f"step {step}, {seconds:.0f} s: {error.item():.5f}, "
                 f"{quantised.loss.item():.5f}, perplexity {used:.0f}",
                 flush=True,
             )
-        step += 1
     averages.adopt()
     return tokenizer.eval()
 
 
 def main() -> None:
     """Train the tokenizer and write it, as the command line says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--minutes", type=float, default=15.0)
-    parser.add_argument("--out", type=Path, default=FOLDER)
-    arguments = parser.parse_args()
-    tokenizer = train(arguments.minutes)
-    save_tokenizer(tokenizer, arguments.out, torch.float16)
-    print(f"{arguments.out}: reconstructions read right (percent): {accuracies(tokenizer)}")
+    minutes, folder = arguments(__doc__, 15.0, FOLDER)
+    tokenizer = train(minutes)
+    save_tokenizer(tokenizer, folder, torch.float16)
+    print(f"{folder}: reconstructions read right (percent): {accuracies(tokenizer)}")
 
 
 if __name__ == "__main__":

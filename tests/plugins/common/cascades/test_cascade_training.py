@@ -2,7 +2,6 @@
 stages, with grids of the part that is trained."""
 
 import json
-import shutil
 import sys
 from types import ModuleType
 
@@ -21,12 +20,12 @@ from t2i.core.models.loading import load
 from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import ModelSpec
 from t2i.core.runs.configure import resolve_config
-from t2i.core.runs.folder import Run
 from t2i.core.settings import ModelConfig, Preset
 from t2i.plugins.common.cascades.config import SMALL_UPSAMPLER, PixelPart, UpsamplerPart
 from t2i.plugins.common.cascades.networks import CascadeOf, PixelPartGenerator, UpsamplerGenerator
 from t2i.plugins.common.cascades.training import UpsamplerTrainer, part_stage
 from t2i.plugins.common.diffusion.training import DenoisingTrainer
+from tests.stopped import stopped_at
 
 UNET = {
     "channels": (16, 16), "layers": 1, "attention": ("none", "none"), "middle": "none",
@@ -164,11 +163,7 @@ def test_the_images_of_a_part_are_sampled_and_sampled_again(cascade, tmp_path, m
 def test_it_is_resumed_within_a_stage_and_between_two(cascade, tmp_path, step):
     sets = ["steps=6", "checkpoint_every=1", "keep=99", "ema_decay=0.5"]
     whole = train(resolve_config("two", sets=sets), tmp_path / "run", reporter=Silent())
-    part = Run(tmp_path / "part")
-    shutil.copytree(whole.path, part.path)
-    part.summary_file.unlink()
-    for later in range(step + 1, 7):
-        shutil.rmtree(part.checkpoints / f"step-{later}")
+    part = stopped_at(whole, step, tmp_path / "part")
     torch.manual_seed(step)
     resume(part.path, reporter=Silent())
     for name in ("modules.generator", "ema"):
