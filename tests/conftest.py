@@ -32,7 +32,6 @@ from t2i.core.registry.hooks import hookimpl
 from t2i.core.registry.specs import DatasetSpec, ModelSpec, TextEncoderSpec
 from t2i.core.registry.tables import HOOKS, registry
 from t2i.core.settings import Config, DataConfig, ModelConfig, Preset
-from tests.small import SMALL
 
 # A busy machine is no failure: Hypothesis' own limit of 200 ms an example is not for tests that
 # write files.
@@ -74,6 +73,7 @@ def pytest_collection_finish():
 def small():
     """`small(model, *more)`: settings with which a built-in model takes nine steps in about a
     second; by name."""
+    from tests.small import SMALL  # here: processes of tests import this file, too, without pytest
 
     def settings(model, *more):
         return (*SMALL[model], *ALL, *more)
