@@ -26,7 +26,7 @@ SMALL = {
         "base.unet.text_map=8", "sampler.base.steps=2", "sampler.upsampler.steps=2",
     ),
     "deepfloyd": (
-        *ENCODER, "network=[8,32]", "groups=4", "head_width=8", "pool_heads=2", "sampler.steps=2",
+        *ENCODER, "network=[8,32]", "groups=4", "head_width=8", "pool_heads=2", "sampler.steps=8",
     ),
     "dalle2": (
         *ENCODER, "clip.width=16", "clip.heads=2", "clip.layers=1", "prior.width=16",

@@ -14,10 +14,11 @@ from torch.nn import functional as F
 from transformers import CLIPModel
 
 from t2i.plugins.common.clip.features import ClipSpace
-from t2i.plugins.common.clip.tokenizer import FOLDER, fits, load_tokenizer
+from t2i.plugins.common.clip.tokenizer import FOLDER, load_tokenizer
 from t2i.plugins.common.clip.weights import load_clip
 from t2i.plugins.common.images.resize import cropped
 from t2i.plugins.common.weights.hub import Wanted
+from t2i.plugins.common.weights.transformers_folders import check_vocabulary
 from t2i.plugins.features.geneval.config import GenevalFeaturesConfig
 from t2i.plugins.features.geneval.prompts import COLOURS
 from t2i.plugins.features.geneval.rules import Found
@@ -47,7 +48,7 @@ class ColourClip(ClipSpace):
         wanted = Wanted(what, "clip", config.clip, config.clip_revision, FOLDER, remedy)
         network: Any = load_clip(CLIPModel, wanted)
         tokenizer = load_tokenizer(wanted)
-        fits(what, network.config.text_config, tokenizer, "set its clip")
+        check_vocabulary(what, network.config.text_config.vocab_size, tokenizer, "set its clip")
         super().__init__(network, tokenizer)
         self._said: dict[str, Tensor] = {}
 
