@@ -23,31 +23,13 @@ from pathlib import Path
 from filelock import FileLock
 
 from t2i.benchmarks.board.entering import enter, models_on, rows_of
+from t2i.benchmarks.board.members import wanted_models
 from t2i.benchmarks.board.pages import BOARD, write_pages
 from t2i.core.errors import T2IError, UserError
-from t2i.core.families.cascade import Enlarging
-from t2i.core.registry.specs import ModelSpec, import_object
 from t2i.core.registry.tables import registry
 
 MINUTES = 20
 """Training time of a model on one core."""
-
-
-def wanted_models() -> list[str]:
-    """List the models that belong on the board, in order of their names.
-
-    Returns:
-        The models that draw images of captions and have the preset `shapes`. Upsamplers, which
-        enlarge those of others, are left out.
-    """
-    table = registry().models
-    fitting = [spec for spec in table if "shapes" in spec.presets and registry().draws(spec.family)]
-    return [spec.name for spec in fitting if not _enlarges(spec)]
-
-
-def _enlarges(spec: ModelSpec) -> bool:
-    generator = import_object(spec.generator)
-    return isinstance(generator, type) and issubclass(generator, Enlarging)
 
 
 def score(model: str, out: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from t2i.benchmarks.board import figures, tables
+from t2i.benchmarks.board.members import wanted_models
 from t2i.benchmarks.board.pictures import images, quality_by_cost
 from t2i.benchmarks.report.table import with_range
 from t2i.benchmarks.results import Results, Standing, Value
@@ -38,6 +39,7 @@ def write_pages(root: Path, results: Results) -> None:
     fill(page, "attributes", tables.attributes(results))
     fill(page, "origins", tables.origins(results))
     fill(page, "protocol", _protocol(results))
+    fill(page, "missing", _missing(results))
     fill(root / "README.md", "board", _list(results))
     for standing in tables.models(results):
         spec = registry().models.origin(standing.rows[0].model).plugin
@@ -90,6 +92,13 @@ def fill(page: Path, name: str, text: str) -> None:
 def _protocol(results: Results) -> str:
     captions = "; ".join(f"({n}) {entry['caption']}" for n, entry in enumerate(results.grid, 1))
     return f"Protocol `{results.protocol_hash}`.\n\nCaptions, from left to right: {captions}."
+
+
+def _missing(results: Results) -> str:
+    """Name the models that have no row yet."""
+    there = {standing.rows[0].model for standing in tables.models(results)}
+    missing = [f"`{name}`" for name in wanted_models() if name not in there]
+    return f"Without a row yet: {', '.join(missing) or 'none'}."
 
 
 def _line(standing: Standing) -> str:

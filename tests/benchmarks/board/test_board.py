@@ -61,7 +61,7 @@ def clone(tmp_path):
     """A folder with the documents of a clone that show the board."""
     root = tmp_path / "clone"
     pages = {
-        "docs/board.md": ("quality", "attributes", "origins", "protocol"),
+        "docs/board.md": ("quality", "attributes", "origins", "protocol", "missing"),
         "README.md": ("board",),
         "plugins/models/ldm/README.md": ("ldm",),
         "plugins/models/dfgan/README.md": ("dfgan",),
@@ -116,7 +116,7 @@ def test_the_pages_say_what_the_rows_say(clone, tmp_path):
     ended = subprocess.run(command, cwd=clone, capture_output=True, text=True, timeout=120)
     assert (ended.stdout, ended.returncode) == ("entered: dfgan, ldm\n", 0), ended.stderr
     page = (clone / "docs/board.md").read_text()
-    assert page.count("kept") == 4
+    assert page.count("kept") == 5
     assert "old" not in page
     lines = [line for line in page.splitlines() if line.startswith("| ")]
     cells = {line.split("|")[2].strip(): line for line in lines}
@@ -126,6 +126,8 @@ def test_the_pages_say_what_the_rows_say(clone, tmp_path):
     assert "| 1,234 | 2.5 M |" in ldm
     assert lines.index(ldm) < lines.index(cells["[dfgan](../plugins/models/dfgan/README.md)"])
     assert "mode collapse" in page
+    assert "Without a row yet: `aligndraw`, `attngan`, " in page
+    assert "`ldm`, " not in page
     readme = (clone / "README.md").read_text().splitlines()
     shown = [line.split("](")[0].removeprefix("| [") for line in readme if line.startswith("| [")]
     assert shown[:2] == ["ldm", "dfgan"]
