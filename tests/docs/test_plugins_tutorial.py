@@ -32,7 +32,7 @@ def test_the_tutorial(environment, tmp_path):
             assert (tmp_path / path).parent.is_dir(), path
             (tmp_path / path).write_text(text)
     listed, _, checked, tests, again, bench, removed = said
-    assert re.search(r"^watercolour +one-shot +tiny +watercolour ", listed, re.M)
+    assert re.search(r"^watercolour +one-shot ", listed, re.M)
     assert (tmp_path / "samples" / "first" / "0000-003.png").is_file()
     assert len(re.findall(r" ok +\d", checked)) == 15
     assert "15 passed" in tests
