@@ -76,8 +76,9 @@ def test_bfloat16_changes_no_more_than_the_rounding_in_either_memory_format(loss
 @pytest.mark.parametrize("model", GANS)
 def test_compiled_networks_learn_what_eager_ones_learn(losses, model, capfd):
     """(Slow: compiling.) What is under a double backward pass, or moves spectral norm's vectors in
-    several passes, stays eager, and the engine says so."""
-    eager, compiled = losses(model), losses(model, "compile=true")
+    several passes, stays eager, and the engine says so. Compiled dropout draws other numbers."""
+    without = ("dropout_d=0", "dropout_input=0") if model in ("gan", "cgan") else ()
+    eager, compiled = losses(model, *without), losses(model, *without, "compile=true")
     assert compiled == pytest.approx(eager, rel=1e-3, abs=1e-4)
     told = capfd.readouterr()
     assert ("stays eager" in told.out + told.err) == (model in EAGER)
