@@ -24,8 +24,11 @@ FIELDS: dict[str, tuple[str, ...]] = {
 }
 """Kind of thing -> what its specifications say beside name and summary."""
 
-ONLY_JSON = ("needs_dir", "generator")
-NOT_SHOWN = {"models": ("paper", "presets", "distribution")}
+ONLY_JSON = {
+    "models": ("paper", "presets", "distribution"),
+    "families": ("generator",),
+    "datasets": ("needs_dir",),
+}
 """What is in JSON alone, by kind: there is no room for it beside the rest."""
 
 
@@ -67,7 +70,7 @@ def _listing(kind: str, what: str) -> click.Command:
         if as_json:
             answer_json(rows)
             return
-        hidden = (*ONLY_JSON, *NOT_SHOWN.get(kind, ()))
+        hidden = ONLY_JSON.get(kind, ())
         shown = [
             "name",
             *(name for name in (*FIELDS[kind], "distribution") if name not in hidden),

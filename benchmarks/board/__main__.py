@@ -49,12 +49,12 @@ def score(model: str, out: Path) -> None:
         raise UserError(f"'{model}' has no row: {' '.join(command)} ended with {ended.returncode}")
 
 
-def add(root: Path, found: Path, out: Path) -> None:
+def add(root: Path, found: Sequence[Path], out: Path) -> None:
     """Enter rows, and write the pages.
 
     Args:
         root: The repository's root.
-        found: Folder of a benchmark's results.
+        found: Folders of results of benchmarks.
         out: Folder of the runs. Its lock is held meanwhile, so that commands that run at once enter
             their rows one after the other.
 
@@ -63,7 +63,7 @@ def add(root: Path, found: Path, out: Path) -> None:
     """
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(out / ".lock"):
-        entered = enter(root / BOARD, found)
+        entered = [name for each in found for name in enter(root / BOARD, each)]
         pages(root)
     print(f"entered: {', '.join(entered)}")
 
@@ -110,11 +110,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if given.pages:
             pages(root)
             return
-        for found in given.enter or ():
-            add(root, found, given.out)
-        for model in () if given.enter else _wanted(given.models, root):
+        if given.enter:
+            add(root, given.enter, given.out)
+            return
+        for model in _wanted(given.models, root):
             score(model, given.out / model)
-            add(root, given.out / model, given.out)
+            add(root, [given.out / model], given.out)
     except T2IError as error:
         sys.exit(str(error))
 
@@ -122,7 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _wanted(text: str | None, root: Path) -> list[str]:
     """Return the models to make rows of; an unknown name raises UserError."""
     if text is None:
-        return [name for name in wanted_models() if name not in models_on(root / BOARD)]
+        there = models_on(root / BOARD)
+        return [name for name in wanted_models() if name not in there]
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         registry().models[name]

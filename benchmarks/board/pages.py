@@ -9,6 +9,7 @@ from pathlib import Path
 from t2i.benchmarks.board import figures, tables
 from t2i.benchmarks.board.members import wanted_models
 from t2i.benchmarks.board.pictures import images, quality_by_cost
+from t2i.benchmarks.report.markdown import markdown_table
 from t2i.benchmarks.report.table import with_range
 from t2i.benchmarks.results import Results, Standing, Value
 from t2i.core.errors import UserError
@@ -115,7 +116,7 @@ def _list(results: Results) -> str:
     standings = {s.rows[0].model: s for s in tables.models(results)}
     others = [spec for spec in registry().models if spec.name not in standings]
     heads = ["model", "family", "what it is", "paper", "all right %"]
-    return tables.table(heads, _list_lines(standings, others))
+    return markdown_table([heads, *_list_lines(standings, others)])
 
 
 def _list_lines(standings: dict[str, Standing], others: list[ModelSpec]) -> Iterator[list[str]]:

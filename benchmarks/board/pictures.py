@@ -11,7 +11,7 @@ from t2i.benchmarks.board.entering import strip
 from t2i.benchmarks.board.tables import HEADLINE, models, spec_of
 from t2i.benchmarks.report.canvas import figure_of, legend, logarithmic
 from t2i.benchmarks.report.labels import Label, put
-from t2i.benchmarks.report.looks import INK, Look, look_at
+from t2i.benchmarks.report.looks import INK, look_at
 from t2i.benchmarks.report.table import number
 from t2i.benchmarks.results import Results, Standing
 from t2i.benchmarks.run.grids import REAL
@@ -64,11 +64,13 @@ def quality_by_cost(results: Results) -> bytes:
     Returns:
         The SVG.
     """
-    looks = _looks(results)
+    families = sorted({spec_of(s).family for s in models(results)})
     with figure_of(HEIGHT) as (axes, svg):
         named = []
-        for family, look in looks.items():
-            points = _points(results, family)
+        for place, family in enumerate(families):
+            look, points = look_at(place), _points(results, family)
+            if not points:
+                continue
             x, y = zip(*(point[:2] for point in points), strict=True)
             axes.plot(x, y, look.marker, color=look.colour, ms=6, label=family)
             named += [Label(x, y, name, INK) for x, y, name in points]
@@ -80,12 +82,6 @@ def quality_by_cost(results: Results) -> bytes:
         legend(axes, 8)
         put(axes, named)
     return svg[0]
-
-
-def _looks(results: Results) -> dict[str, Look]:
-    """Return the look of each family that has points, in order of their names."""
-    families = sorted({spec_of(s).family for s in models(results)})
-    return {f: look_at(n) for n, f in enumerate(families) if _points(results, f)}
 
 
 def _points(results: Results, family: str) -> list[tuple[float, float, str]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 
+from t2i.benchmarks.report.markdown import markdown_table
 from t2i.benchmarks.report.table import DASH, cost, number, with_range
 from t2i.benchmarks.results import VARIETY, Column, Results, Row, Standing
 from t2i.core.registry.specs import ModelSpec
@@ -71,7 +72,7 @@ def quality(results: Results) -> str:
         Markdown.
     """
     heads = ["", "model", "family", HEADLINE.title, *(c.title for c in QUALITY)]
-    return table([*heads, *(head for head, _, _ in COSTS)], _quality_lines(results))
+    return markdown_table([[*heads, *(head for head, _, _ in COSTS)], *_quality_lines(results)])
 
 
 def _quality_lines(results: Results) -> Iterator[list[str]]:
@@ -96,13 +97,12 @@ def attributes(results: Results) -> str:
     Returns:
         Markdown.
     """
-    return table(
-        ["model", *(c.title for c in ATTRIBUTES), "unseen: all", "all kinds: all"],
-        (
-            [s.name, *(with_range(s.value(c)) for c in (*ATTRIBUTES, *QUALITY[:2]))]
-            for s in models(results)
-        ),
+    heads = ["model", *(c.title for c in ATTRIBUTES), "unseen: all", "all kinds: all"]
+    lines = (
+        [s.name, *(with_range(s.value(c)) for c in (*ATTRIBUTES, *QUALITY[:2]))]
+        for s in models(results)
     )
+    return markdown_table([heads, *lines])
 
 
 def origins(results: Results) -> str:
@@ -114,14 +114,12 @@ def origins(results: Results) -> str:
     Returns:
         Markdown.
     """
-    return table(
-        ["model", "command", "date", "flags"],
-        (
-            [row.name, f"`{command(row.model)}`", made(row), "; ".join(row.warnings)]
-            for s in models(results)
-            for row in s.rows
-        ),
+    lines = (
+        [row.name, f"`{command(row.model)}`", made(row), "; ".join(row.warnings)]
+        for s in models(results)
+        for row in s.rows
     )
+    return markdown_table([["model", "command", "date", "flags"], *lines])
 
 
 def made(row: Row) -> str:
@@ -178,17 +176,3 @@ def _short(standing: Standing, column: Column) -> str:
     """Write a score without its interval."""
     value = standing.value(column)
     return number(value.mean) if value else DASH
-
-
-def table(heads: Sequence[str], lines: Iterable[list[str]]) -> str:
-    """Write a table in Markdown.
-
-    Args:
-        heads: Headings.
-        lines: Cells of each line.
-
-    Returns:
-        Markdown.
-    """
-    rows = [list(heads), ["---"] * len(heads), *lines]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

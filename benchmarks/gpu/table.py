@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from t2i.benchmarks.gpu.plan import SAMPLING, THESIS_SECONDS, WAYS
+from t2i.benchmarks.report.markdown import markdown_table
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -41,7 +42,7 @@ def _training(rows: Rows) -> str:
             model, preset, f"{sound['parameters'] / 1e6:.1f}" if sound else "",
             str(sound.get("batch", "")), *map(_cell, own),
         ))  # fmt: skip
-    return _markdown(lines)
+    return markdown_table(lines)
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:
@@ -62,13 +63,8 @@ def _sampling(rows: Rows) -> str:
         else:
             seconds = f"{row['seconds_per_image']:.3g}"
             lines.append((row["model"], row["preset"], seconds, f"{row['gb']:.2f}", known))
-    return _markdown(lines)
+    return markdown_table(lines)
 
 
 def _plain(text: str) -> str:
     return text.replace("|", "/")[:80]
-
-
-def _markdown(lines: Iterable[Sequence[str]]) -> str:
-    head, *rest = lines
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rest))
