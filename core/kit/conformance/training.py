@@ -9,7 +9,7 @@ from statistics import fmean, variance
 from t2i.core.interfaces.trainer import Stage
 from t2i.core.kit.conformance.outcome import Skipped, need
 from t2i.core.kit.conformance.subject import ModelSubject
-from t2i.core.kit.conformance.watch import STEPS, WATCHED
+from t2i.core.kit.conformance.watch import STEPS, WATCHED, StageRecord
 
 MOVED = 2.5
 """Standard errors by which a logged value must change, on the same batches with the same noise."""
@@ -56,9 +56,7 @@ def gradients(subject: ModelSubject) -> None:
         Failed: The promise is broken.
         Skipped: The model has nothing to train.
     """
-    if not subject.trained.watcher.seen:
-        raise Skipped("it has nothing to train")
-    for seen in subject.trained.watcher.seen:
+    for seen in _trained(subject):
         where = f"stage '{seen.stage}'"
         need(seen.steps >= WATCHED, f"{where} took {seen.steps} steps")
         missing = sorted(seen.trained - seen.reached)
@@ -81,9 +79,7 @@ def learns(subject: ModelSubject) -> None:
         Failed: The promise is broken.
         Skipped: The model has nothing to train.
     """
-    if not subject.trained.watcher.seen:
-        raise Skipped("it has nothing to train")
-    for seen in subject.trained.watcher.seen:
+    for seen in _trained(subject):
         moved = {name: _moved([entry[name] for entry in seen.before],
                               [entry[name] for entry in seen.after])
                  for name in seen.before[0]}  # fmt: skip
@@ -110,15 +106,20 @@ def validates(subject: ModelSubject) -> None:
         Failed: The promise is broken.
         Skipped: The model has nothing to train.
     """
-    if not subject.trained.watcher.seen:
-        raise Skipped("it has nothing to train")
-    for stage in subject.trained.watcher.seen:
+    for stage in _trained(subject):
         where = f"stage '{stage.stage}': its validation"
         need(not stage.traces, f"{where} changes {_some(sorted(stage.traces))}")
         first, again = stage.validation
         need(first == again, f"{where} losses differ from one call to the next: {first}, {again}")
         wrong = [name for name, value in first.items() if not math.isfinite(value)]
         need(not wrong, f"{where} loss '{_some(wrong)}' is not finite")
+
+
+def _trained(subject: ModelSubject) -> list[StageRecord]:
+    """Return what was seen of each stage; without stages, the check is skipped."""
+    if not subject.trained.watcher.seen:
+        raise Skipped("it has nothing to train")
+    return subject.trained.watcher.seen
 
 
 def _moved(before: list[float], after: list[float]) -> float:
