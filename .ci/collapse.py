@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from t2i.benchmarks.report.markdown import filled, markdown_table
 from t2i.benchmarks.results import VARIETY, Results, Row
 from t2i.core.engine.local import LocalEngine
 from t2i.core.interfaces.noise import StepNoise
@@ -225,70 +226,45 @@ def measure(steps: int, seeds: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return {"steps": steps, "rows": rows}, first
 
 
-def ring_table(ring: Mapping[str, Any]) -> list[str]:
+def ring_table(ring: Mapping[str, Any]) -> str:
     """Write the table of the ring.
 
     Args:
         ring: Its document: "steps", and "rows", the measures of each row, one for each seed.
 
     Returns:
-        Its lines, Markdown.
+        Markdown.
     """
-    lines = [
-        f"After {ring['steps']:,} steps of the generator:",
-        "",
-        "| remedy | settings | modes found, of 25 | high quality |",
-        "|---|---|---|---|",
-    ]
+    lines = [["remedy", "settings", f"modes found, of {MODES}", "high quality"]]
     for name, settings in REMEDIES.items():
         chosen = " ".join(f"{key}={value}" for key, value in settings.items())
         measures = ring["rows"].get(name, [])
         modes = ", ".join(f"{measure['modes']:.0f}" for measure in measures)
         quality = ", ".join(f"{measure['quality']:.0f} %" for measure in measures)
-        cells = f"{modes} | {quality}" if measures else "not measured yet |"
-        lines.append(f"| {name} | {f'`{chosen}`' if chosen else ''} | {cells} |")
-    return lines
+        lines.append([name, chosen and f"`{chosen}`", modes or "not measured yet", quality])
+    return f"After {ring['steps']:,} steps of the generator:\n\n{markdown_table(lines)}"
 
 
-def shapes_table(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
+def shapes_table(rows: Mapping[str, Mapping[str, float]]) -> str:
     """Write the table of shapes.
 
     Args:
         rows: Scores of each run, by its name and the score's.
 
     Returns:
-        Its lines, Markdown.
+        Markdown.
     """
     if not rows:
-        return ["Not measured yet."]
-    lines = [
-        "| setting | all right | FD, shapes network | diversity | arithmetic |",
-        "|---|---|---|---|---|",
-    ]
+        return "Not measured yet."
+    lines = [["setting", "all right", "FD, shapes network", "diversity", "arithmetic"]]
     for run, score in sorted(rows.items(), key=lambda item: -item[1]["accuracy"]):
-        chosen = run if run in ("none", "real images") else f"`{run.replace('-', '=', 1)}`"
-        arithmetic = f"{score['operations'] / 1e12:.1f} TFLOP" if score["operations"] else ""
-        lines.append(
-            f"| {chosen} | {score['accuracy']:.1f} % ({score['low']:.1f} to {score['high']:.1f}) "
-            f"| {score['fd']:.2f} | {score['diversity']:.1f} % | {arithmetic} |"
-        )
-    return lines
-
-
-def with_table(page: str, name: str, lines: Sequence[str]) -> str:
-    """Replace a table of the page, between the comments that mark it.
-
-    Args:
-        page: The page, Markdown.
-        name: Name of the table.
-        lines: Its new lines.
-
-    Returns:
-        The page.
-    """
-    start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    before, rest = page.split(start)
-    return "\n".join([before + start, "", *lines, "", end + rest.split(end)[1]])
+        lines.append([
+            run if run in ("none", "real images") else f"`{run.replace('-', '=', 1)}`",
+            f"{score['accuracy']:.1f} % ({score['low']:.1f} to {score['high']:.1f})",
+            f"{score['fd']:.2f}", f"{score['diversity']:.1f} %",
+            f"{score['operations'] / 1e12:.1f} TFLOP" if score["operations"] else "",
+        ])  # fmt: skip
+    return markdown_table(lines)
 
 
 def draw(samples: Mapping[str, Tensor]) -> None:
@@ -357,14 +333,14 @@ def main() -> None:
         known["ring"], samples = measure(chosen.steps, chosen.seeds)
         if chosen.write:
             draw(samples)
-    lines = {"ring": ring_table(known["ring"]), "shapes": shapes_table(known["shapes"])}
+    tables = {"ring": ring_table(known["ring"]), "shapes": shapes_table(known["shapes"])}
     if not chosen.write:
-        sys.stdout.write("\n".join(lines["shapes" if chosen.shapes else "ring"]) + "\n")
+        print(tables["shapes" if chosen.shapes else "ring"])
         return
     DATA.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
     page = PAGE.read_text("utf-8")
-    for name, table in lines.items():
-        page = with_table(page, name, table)
+    for name, table in tables.items():
+        page = filled(page, name, table, str(PAGE))
     PAGE.write_text(page, "utf-8")
 
 

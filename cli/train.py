@@ -260,6 +260,9 @@ def train(
         low_memory=low_memory,
     )
     resolved = resolve(wanted, note if speaks() else _silent)
+    from t2i.benchmarks.run.in_training import training_scores, wanted_scores
+
+    wanted_scores(resolved)  # a misspelt score is told by --dry-run and --slurm too
     if dry_run:
         _print_settings(resolved, as_json)
         return
@@ -268,7 +271,6 @@ def train(
         return
     if out is None and launched.several():
         raise UserError("several processes train together: name one folder for all with --out")
-    from t2i.benchmarks.run.in_training import training_scores
     from t2i.core.engine import train as begin
     from t2i.core.runs.folder import new_run
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from t2i.core.families.cascade import Enlarging
-from t2i.core.registry.specs import ModelSpec, import_object
+from t2i.benchmarks.run.plan import named_models
 from t2i.core.registry.tables import registry
 
 
@@ -14,11 +13,5 @@ def wanted_models() -> list[str]:
         The models that draw images of captions and have the preset `shapes`. Upsamplers, which
         enlarge those of others, are left out.
     """
-    table = registry().models
-    fitting = [spec for spec in table if "shapes" in spec.presets and registry().draws(spec.family)]
-    return [spec.name for spec in fitting if not _enlarges(spec)]
-
-
-def _enlarges(spec: ModelSpec) -> bool:
-    generator = import_object(spec.generator)
-    return isinstance(generator, type) and issubclass(generator, Enlarging)
+    names = named_models("all", upsamplers=False)
+    return [name for name in names if "shapes" in registry().models[name].presets]

@@ -9,10 +9,9 @@ from pathlib import Path
 from t2i.benchmarks.board import figures, tables
 from t2i.benchmarks.board.members import wanted_models
 from t2i.benchmarks.board.pictures import images, quality_by_cost
-from t2i.benchmarks.report.markdown import markdown_table
+from t2i.benchmarks.report.markdown import filled, markdown_table
 from t2i.benchmarks.report.table import with_range
 from t2i.benchmarks.results import Results, Standing, Value
-from t2i.core.errors import UserError
 from t2i.core.io.files import write_bytes
 from t2i.core.io.images import png
 from t2i.core.registry.specs import ModelSpec
@@ -36,15 +35,15 @@ def write_pages(root: Path, results: Results) -> None:
     write_bytes(root / "docs" / "board.png", png(images(results)))
     write_bytes(root / "docs" / "board.svg", quality_by_cost(results))
     page = root / "docs" / "board.md"
-    fill(page, "quality", tables.quality(results))
-    fill(page, "attributes", tables.attributes(results))
-    fill(page, "origins", tables.origins(results))
-    fill(page, "protocol", _protocol(results))
-    fill(page, "missing", _missing(results))
-    fill(root / "README.md", "board", _list(results))
+    _fill(page, "quality", tables.quality(results))
+    _fill(page, "attributes", tables.attributes(results))
+    _fill(page, "origins", tables.origins(results))
+    _fill(page, "protocol", _protocol(results))
+    _fill(page, "missing", _missing(results))
+    _fill(root / "README.md", "board", _list(results))
     for standing in tables.models(results):
         spec = registry().models.origin(standing.rows[0].model).plugin
-        fill(root / "plugins" / "models" / spec / "README.md", standing.name, _line(standing))
+        _fill(root / "plugins" / "models" / spec / "README.md", standing.name, _line(standing))
 
 
 def write_figures(root: Path, results: Results) -> None:
@@ -71,23 +70,9 @@ def _ends(value: Value) -> tuple[float, float, float]:
     return value.mean, low, value.mean if value.high is None else value.high
 
 
-def fill(page: Path, name: str, text: str) -> None:
-    """Replace the part of a document between `<!-- NAME -->` and `<!-- end of NAME -->`.
-
-    Args:
-        page: The document.
-        name: Name of the part.
-        text: What stands there from now on.
-
-    Raises:
-        UserError: The document lacks the comments.
-    """
-    start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    before, found, rest = page.read_text("utf-8").partition(start)
-    _, closed, after = rest.partition(end)
-    if not (found and closed):
-        raise UserError(f"{page}: put the lines '{start}' and '{end}' where the board is to stand")
-    write_bytes(page, f"{before}{start}\n\n{text}\n\n{end}{after}".encode())
+def _fill(page: Path, name: str, text: str) -> None:
+    """Write a part of a document anew."""
+    write_bytes(page, filled(page.read_text("utf-8"), name, text, str(page)).encode())
 
 
 def _protocol(results: Results) -> str:

@@ -190,6 +190,24 @@ class TrainingScores:
             yield images_of(batch, captions)
 
 
+def wanted_scores(config: RunConfig) -> list[Wanted]:
+    """List the scores that a run's settings name, or that suit its data set.
+
+    Args:
+        config: The run's configuration; its setting `scores` names the scores.
+
+    Returns:
+        The scores. None of them if nothing is scored.
+
+    Raises:
+        UserError: A score is unknown, or cannot be made while training.
+    """
+    settings = config.settings
+    if settings.score_every is None and settings.score_seconds is None:
+        return []
+    return _usual(config) if settings.scores is None else [Wanted(t) for t in settings.scores]
+
+
 def training_scores(config: RunConfig) -> TrainingScores | None:
     """Make what scores a run's model while it trains: an `Examining` of the engine.
 
@@ -202,17 +220,11 @@ def training_scores(config: RunConfig) -> TrainingScores | None:
     Raises:
         UserError: A score is unknown, cannot be made while training, or its weights are missing.
     """
-    settings = config.settings
-    if settings.score_every is None and settings.score_seconds is None:
-        return None
-    if settings.scores is None:
-        wanted = _usual(config)
-        return TrainingScores(config, wanted, optional=True) if wanted else None
-    wanted = [Wanted(text) for text in settings.scores]
-    for text, each in zip(settings.scores, wanted, strict=True):
+    wanted, named = wanted_scores(config), config.settings.scores
+    for text, each in zip(named or (), wanted, strict=False):
         if reason := hindrance(each.measure, {}):
             raise UserError(f"scores: '{text}': {reason}")
-    return TrainingScores(config, wanted) if wanted else None
+    return TrainingScores(config, wanted, optional=named is None) if wanted else None
 
 
 def _usual(config: RunConfig) -> list[Wanted]:

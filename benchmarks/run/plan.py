@@ -22,6 +22,7 @@ from t2i.core.fetch.downloads import fetched
 from t2i.core.interfaces.scoring import Benchmark, Measure
 from t2i.core.io import launched
 from t2i.core.io.terminal import note
+from t2i.core.models.enlarging import enlarges
 from t2i.core.models.loading import config_of, find
 from t2i.core.models.locating import Located
 from t2i.core.registry.specs import import_object
@@ -207,12 +208,13 @@ def with_likelihood(benchmark: Benchmark, images: int | None) -> Benchmark:
     return replace(benchmark, measures=(*others, own))
 
 
-def named_models(models: Sequence[str] | str) -> list[str]:
+def named_models(models: Sequence[str] | str, upsamplers: bool = True) -> list[str]:
     """Expand "all" in names of models, and check that the others can be sampled.
 
     Args:
         models: A name, or several. "all" stands for every registered model that makes images. Names
             that are not registered are passed on.
+        upsamplers: Whether "all" includes the models that enlarge the images of others.
 
     Returns:
         The names, in the order given.
@@ -228,6 +230,8 @@ def named_models(models: Sequence[str] | str) -> list[str]:
                 f"model '{spec.name}' is a {spec.family}: it draws no images, "
                 "there is nothing to compare"
             )
+    if "all" in asked and not upsamplers:
+        known = [name for name in known if not enlarges(registry().models[name])]
     return [name for entry in asked for name in (known if entry == "all" else [entry])]
 
 
@@ -238,8 +242,8 @@ def choose_models(
 
     Args:
         benchmark: The benchmark.
-        models: Names of models, or "all". None: the models of `runs`; without `runs`, the
-            benchmark's first group of default models that are all registered.
+        models: Names of models, or "all", which leaves out upsamplers. None: the models of `runs`;
+            without `runs`, the benchmark's first group of default models that are all registered.
         runs: Finished runs by the name of their row.
 
     Returns:
@@ -249,7 +253,7 @@ def choose_models(
         UserError: There are none, or one of the models makes no images.
     """
     if models is not None:
-        names = named_models(models)
+        names = named_models(models, upsamplers=False)
     elif runs:
         names = []
     else:

@@ -18,11 +18,25 @@ from t2i.core.interfaces.request import Request
 from t2i.core.interfaces.sampler import SamplerConfig
 from t2i.core.interfaces.text import TextEncoder, TextFeatures
 from t2i.core.registry.choice import Choice
+from t2i.core.registry.specs import ModelSpec, import_object
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import RunConfig
 
 SCOPE = "upsample"
 """Scope of the noise of all upsamplers; within it each has its number, from 0."""
+
+
+def enlarges(spec: ModelSpec) -> bool:
+    """Tell whether a model is an upsampler.
+
+    Args:
+        spec: Its specification. Its module is imported.
+
+    Returns:
+        Whether it enlarges the images of other models.
+    """
+    generator = import_object(spec.generator)
+    return isinstance(generator, type) and issubclass(generator, Enlarging)
 
 
 class Enlarger(Protocol):

@@ -80,6 +80,15 @@ def test_a_dry_run_prints_settings_that_are_legal_for_config_and_makes_nothing(h
     )  # a budget on the command line wins over one in a file
 
 
+@pytest.mark.parametrize("way", [["--dry-run"], ["--slurm", "--out", "run"]])
+def test_a_misspelt_score_is_told_before_anything_is_written(here, tmp_path, way):
+    code, _, err = here("train", "--model", "toy", "--set", "scores=['fdi']", *way)
+    assert code == 2
+    assert "'fdi'" in err
+    assert "fid" in err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_kept_and_what_is_skipped_are_options(here, tmp_path):
     code, out, _ = here(
         "train", "--model", "toy", "--keep", "1", "--on-nan", "skip", "--dry-run", "--json"

@@ -11,9 +11,12 @@ from PIL import Image
 from t2i.benchmarks.board import figures, tables
 from t2i.benchmarks.board.__main__ import main
 from t2i.benchmarks.board.entering import enter, models_on, rows_of
-from t2i.benchmarks.board.pages import fill, write_pages
+from t2i.benchmarks.board.members import wanted_models
+from t2i.benchmarks.board.pages import write_pages
+from t2i.benchmarks.report.markdown import filled
 from t2i.benchmarks.results import VARIETY, Results, Row
 from t2i.benchmarks.run import grids
+from t2i.benchmarks.run.plan import named_models
 from t2i.core.errors import UserError
 from t2i.core.registry.tables import registry
 
@@ -152,10 +155,14 @@ def test_a_document_without_a_place_is_named(clone, tmp_path):
     results = rows_of(clone / "docs/board")
     with pytest.raises(UserError, match=r"README.md: put the lines '<!-- board -->'"):
         write_pages(clone, results)
-    page = tmp_path / "page.md"
-    page.write_text("a <!-- x --> b")
-    with pytest.raises(UserError, match=r"end of x"):
-        fill(page, "x", "c")
+    with pytest.raises(UserError, match=r"page.md: .*end of x"):
+        filled("a <!-- x --> b", "x", "c", "page.md")
+
+
+def test_upsamplers_are_timed_but_not_compared():
+    assert "upsampler" in named_models("all")
+    assert "upsampler" not in wanted_models()
+    assert "ldm" in wanted_models()
 
 
 def test_figures_of_this_version_are_scores_of_its_models():
