@@ -15,9 +15,6 @@ from t2i.core.io.files import write_bytes
 from t2i.core.io.images import png
 from t2i.core.models.loading import load
 
-CAPTION = "there is a large cyan circle in the middle"
-"""The caption of the image whose arithmetic is counted."""
-
 
 def rows_of(board: Path) -> Results | None:
     """Read the rows that the board has.
@@ -48,12 +45,13 @@ def models_on(board: Path) -> list[str]:
     return list(dict.fromkeys(row.model for row in rows if row.kind == "model"))
 
 
-def enter(board: Path, found: Path) -> list[str]:
+def enter(board: Path, found: Path, real_images: bool = True) -> list[str]:
     """Enter the rows of a benchmark's results. A row of the same name is replaced.
 
     Args:
         board: The board's folder; it is made if it does not exist.
         found: The folder of the results, with the images of their grid.
+        real_images: Whether real images are kept too.
 
     Returns:
         Names of the rows of models that were entered.
@@ -68,7 +66,7 @@ def enter(board: Path, found: Path) -> list[str]:
             f"({old.protocol_hash[:12]}): score its runs again with 't2i bench shapes --run'"
         )
     entered = [_trimmed(row, new) for row in new.rows]
-    for row in entered:
+    for row in entered if real_images else [row for row in entered if row.kind == "model"]:
         _keep_images(found, board, row, len(new.grid))
     replaced = {row.name for row in entered}
     kept = [row for row in old.rows if row.name not in replaced] if old else []
@@ -100,21 +98,30 @@ def _trimmed(row: Row, results: Results) -> Row:
     """Return a row without its curve, and with the command and the machine that made it."""
     if row.kind != "model":
         return row
-    made = {"command": results.command, "created": results.created, **results.environment}
-    run = Path(str(row.training.get("run", ""))).name  # where it lay is nobody's business
-    return replace(
-        row, curve=[], training={**row.training, "run": run, "made": made},
-        sampling={**row.sampling, **_operations(row)},
-    )  # fmt: skip
+    training = {
+        **row.training,
+        "run": _last_part(row.training.get("run")),
+        "made": {"command": results.command, "created": results.created, **results.environment},
+    }
+    if data := row.training.get("config", {}).get("data"):
+        data = {**data, "dir": data.get("dir") and _last_part(data["dir"])}
+        training["config"] = {**row.training["config"], "data": data}
+    sampling = {**row.sampling, **_operations(row, results.grid[0]["caption"])}
+    return replace(row, curve=[], training=training, sampling=sampling)
 
 
-def _operations(row: Row) -> dict[str, int]:
+def _last_part(place: str | None) -> str:
+    """Return the name of a folder without its place, which is the maker's own."""
+    return Path(place or "").name
+
+
+def _operations(row: Row, caption: str) -> dict[str, int]:
     """Count the arithmetic of one image; nothing if the run is no longer there."""
     place = Path(str(row.training.get("run", "")))
     if not place.is_dir():
         return {}
     model = load(place, device="cpu")
-    return {"operations": count(lambda: model.sample([CAPTION], seed=0)).total}
+    return {"operations": count(lambda: model.sample([caption], seed=0)).total}
 
 
 def _keep_images(found: Path, board: Path, row: Row, captions: int) -> None:

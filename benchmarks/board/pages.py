@@ -9,6 +9,7 @@ from pathlib import Path
 from t2i.benchmarks.board import figures, tables
 from t2i.benchmarks.board.members import wanted_models
 from t2i.benchmarks.board.pictures import images, quality_by_cost
+from t2i.benchmarks.board.sections import Section
 from t2i.benchmarks.report.markdown import filled, markdown_table
 from t2i.benchmarks.report.table import with_range
 from t2i.benchmarks.results import Results, Standing, Value
@@ -16,9 +17,6 @@ from t2i.core.io.files import write_bytes
 from t2i.core.io.images import png
 from t2i.core.registry.specs import ModelSpec
 from t2i.core.registry.tables import registry
-
-BOARD = Path("docs/board")
-"""Folder of the rows, seen from the repository's root."""
 
 
 def write_pages(root: Path, results: Results) -> None:
@@ -44,6 +42,25 @@ def write_pages(root: Path, results: Results) -> None:
     for standing in tables.models(results):
         spec = registry().models.origin(standing.rows[0].model).plugin
         _fill(root / "plugins" / "models" / spec / "README.md", standing.name, _line(standing))
+
+
+def write_section(root: Path, section: Section, results: Results) -> None:
+    """Write the section of a folder of pictures, and its picture.
+
+    Args:
+        root: The repository's root.
+        section: The section.
+        results: Its rows.
+
+    Raises:
+        UserError: docs/board.md lacks the comments between which the section is written.
+    """
+    picture = f"board-{section.name}.png"
+    write_bytes(root / "docs" / picture, png(images(results)))
+    columns = [column for column in results.columns if column != results.headline]
+    title = f"![Images of the models for captions of {section.name}]({picture})"
+    parts = (tables.quality(results, columns), title, _protocol(results))
+    _fill(root / "docs" / "board.md", section.name, "\n\n".join(parts))
 
 
 def write_figures(root: Path, results: Results) -> None:

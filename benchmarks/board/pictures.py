@@ -13,7 +13,7 @@ from t2i.benchmarks.report.canvas import figure_of, legend, logarithmic
 from t2i.benchmarks.report.labels import Label, put
 from t2i.benchmarks.report.looks import INK, look_at
 from t2i.benchmarks.report.table import number
-from t2i.benchmarks.results import Results, Standing
+from t2i.benchmarks.results import Column, Results, Standing
 from t2i.benchmarks.run.grids import REAL
 from t2i.core.io.sheets import Block, Layout, sheet
 
@@ -33,7 +33,8 @@ def images(results: Results) -> np.ndarray:
     Returns:
         The sheet, uint8 (H, W, 3).
     """
-    named = [(REAL, "real images"), *((s.rows[0].name, _titled(s)) for s in models(results))]
+    named = [(REAL, "real images")]
+    named += [(s.rows[0].name, _titled(s, results.headline)) for s in models(results)]
     blocks = [
         Block(_split(strip(results.out, row)), title)
         for row, title in named
@@ -42,9 +43,9 @@ def images(results: Results) -> np.ndarray:
     return sheet(blocks, Layout(COLUMNS, len(results.grid), "The same captions and noise"))
 
 
-def _titled(standing: Standing) -> str:
-    value = standing.value(HEADLINE)
-    return f"{standing.name}: {number(value.mean)} %" if value else standing.name
+def _titled(standing: Standing, headline: Column) -> str:
+    value, unit = standing.value(headline), " %" if headline.title.endswith("%") else ""
+    return f"{standing.name}: {number(value.mean)}{unit}" if value else standing.name
 
 
 def _split(file: Path) -> list[np.ndarray]:

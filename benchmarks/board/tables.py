@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from t2i.benchmarks.report.markdown import markdown_table
 from t2i.benchmarks.report.table import DASH, cost, number, with_range
@@ -62,30 +62,32 @@ def spec_of(standing: Standing) -> ModelSpec:
     return registry().models[standing.rows[0].model]
 
 
-def quality(results: Results) -> str:
+def quality(results: Results, columns: Sequence[Column] = QUALITY) -> str:
     """Write the table of scores and costs, the best model first.
 
     Args:
         results: The board's rows.
+        columns: Its columns after the headline score.
 
     Returns:
         Markdown.
     """
-    heads = ["", "model", "family", HEADLINE.title, *(c.title for c in QUALITY)]
-    return markdown_table([[*heads, *(head for head, _, _ in COSTS)], *_quality_lines(results)])
+    heads = ["", "model", "family", results.headline.title, *(c.title for c in columns)]
+    lines = _quality_lines(results, columns)
+    return markdown_table([[*heads, *(head for head, _, _ in COSTS)], *lines])
 
 
-def _quality_lines(results: Results) -> Iterator[list[str]]:
+def _quality_lines(results: Results, columns: Sequence[Column]) -> Iterator[list[str]]:
     for standing in results.ranking():
         if standing.kind == "floor":
             continue
-        scores = [_short(standing, column) for column in QUALITY]
+        scores = [_short(standing, column) for column in columns]
         costs = [cost(title, standing.cost(*path)) for _, title, path in COSTS]
         if standing.kind == "real":
             name = ["", "real images", ""]
         else:
             name = [standing.place, linked(standing.name), spec_of(standing).family]
-        yield [*name, f"**{with_range(standing.value(HEADLINE))}**", *scores, *costs]
+        yield [*name, f"**{with_range(standing.value(results.headline))}**", *scores, *costs]
 
 
 def attributes(results: Results) -> str:

@@ -13,6 +13,7 @@ from t2i.benchmarks.board.__main__ import main
 from t2i.benchmarks.board.entering import enter, models_on, rows_of
 from t2i.benchmarks.board.members import wanted_models
 from t2i.benchmarks.board.pages import write_pages
+from t2i.benchmarks.board.sections import SHAPES, of_pictures
 from t2i.benchmarks.report.markdown import filled
 from t2i.benchmarks.results import VARIETY, Results, Row
 from t2i.benchmarks.run import grids
@@ -47,7 +48,7 @@ def make_results(out, *rows, protocol="a" * 64):
     rows = [make_row("real images", 99.0, "real"), *rows, make_row("wrong", 0.5, "floor")]
     for shade, row in enumerate(rows[:-1]):
         for number in range(len(CAPTIONS)):
-            image = np.full((SIDE, SIDE, 3), 40 * shade + number, np.uint8)
+            image = np.full((SIDE, SIDE, 3), 40 * shade % 240 + number, np.uint8)
             grids.save_image(out, grids.REAL if shade == 0 else row.name, number, 0, image)
     results = Results(
         benchmark="shapes", protocol={}, protocol_hash=protocol, budget={"minutes": 20},
@@ -163,6 +164,36 @@ def test_upsamplers_are_timed_but_not_compared():
     assert "upsampler" in named_models("all")
     assert "upsampler" not in wanted_models()
     assert "ldm" in wanted_models()
+
+
+def test_pictures_have_a_section_of_their_own_without_real_images(clone, tmp_path, monkeypatch):
+    found = make_results(tmp_path / "found", make_row("dfgan", 60.0), make_row("ldm", 95.0))
+    document = json.loads((found / "results.json").read_text())
+    for row in (row for row in document["rows"] if row["kind"] == "model"):
+        row["training"]["config"] = {"model": row["model"], "data": {"dir": "/home/ann/emoji"}}
+    (found / "results.json").write_text(json.dumps(document))
+    page = clone / "docs/board.md"
+    page.write_text(page.read_text() + "<!-- emoji -->old<!-- end of emoji -->")
+    monkeypatch.chdir(clone)
+    main(["--pictures", str(tmp_path / "emoji"), "--enter", str(found)])
+    assert page.read_text().count("old") == 5  # the parts of `shapes` are as they were
+    assert page.read_text().index("](board-emoji.png)") > page.read_text().index("**95.0 (92.0")
+    assert (clone / "docs/board-emoji.png").stat().st_size > 0
+    rows = clone / "docs/board/emoji"
+    assert {file.name for file in rows.iterdir()} == {"dfgan.png", "ldm.png", "results.json"}
+    assert "ann" not in (rows / "results.json").read_text()
+
+
+def test_the_best_of_shapes_are_trained_on_pictures(tmp_path):
+    names = wanted_models()
+    rows = [make_row(name, 90.0 - place) for place, name in enumerate(names)]
+    enter(tmp_path / SHAPES.rows, make_results(tmp_path / "found", *rows))
+    section = of_pictures(tmp_path / "emoji")
+    assert section.wanted(tmp_path) == names[:12]
+    assert SHAPES.wanted(tmp_path) == []
+    enter(tmp_path / section.rows, make_results(tmp_path / "other", make_row(names[1], 1.0)))
+    assert section.wanted(tmp_path) == [names[0], *names[2:12]]
+    assert section.bench[:3] == ("pictures", "--data-dir", str(tmp_path / "emoji"))
 
 
 def test_figures_of_this_version_are_scores_of_its_models():

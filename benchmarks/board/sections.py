@@ -1,0 +1,70 @@
+"""The sections of the board: its table of `shapes`, and one for each folder of real pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from t2i.benchmarks.board.entering import models_on, rows_of
+from t2i.benchmarks.board.members import wanted_models
+from t2i.benchmarks.board.tables import models
+
+BOARD = Path("docs/board")
+"""Folder of the rows of `shapes`, seen from the repository's root."""
+
+IMAGE_SIZE = 64
+"""Size of the images of folders of pictures, pixels."""
+
+BEST = 12
+"""Number of models that are trained on a folder of pictures: the best of `shapes`."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table of the board.
+
+    Attributes:
+        name: Its name, which marks its place in docs/board.md. "": the table of `shapes`.
+        bench: The benchmark and its options, as `t2i bench` takes them.
+    """
+
+    name: str
+    bench: Sequence[str]
+
+    @property
+    def rows(self) -> Path:
+        """Folder of its rows, seen from the repository's root."""
+        return BOARD / self.name
+
+    def wanted(self, root: Path) -> list[str]:
+        """List the models that have no row yet.
+
+        Args:
+            root: The repository's root.
+
+        Returns:
+            Their names: of `shapes` all that are missing, of pictures those of the best on `shapes`
+            that are missing.
+        """
+        candidates, there = wanted_models(), models_on(root / self.rows)
+        if self.name:
+            best = rows_of(root / BOARD)
+            candidates = [s.rows[0].model for s in models(best)][:BEST] if best else []
+        return [name for name in candidates if name not in there]
+
+
+SHAPES = Section("", ("shapes",))
+
+
+def of_pictures(folder: Path) -> Section:
+    """Return the section of a folder of captioned pictures.
+
+    Args:
+        folder: The folder, as `t2i bench pictures` takes it. Its name is the section's.
+
+    Returns:
+        The section.
+    """
+    options = ("--data-dir", str(folder), "--image-size", str(IMAGE_SIZE))
+    return Section(folder.resolve().name, ("pictures", *options))
