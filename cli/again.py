@@ -42,7 +42,7 @@ def again(
     refuse_beside_again()
     from t2i.core.io.processes import Group
     from t2i.core.models.again import Moved, sample_again
-    from t2i.core.models.samples import samples_folder
+    from t2i.core.models.sample_folder import samples_folder
 
     assert further.again is not None
     moved = Moved(

@@ -207,6 +207,7 @@ def sample(
     from t2i.core.models import prompts as files
     from t2i.core.models import samples
     from t2i.core.models.loading import find, load, opening_settings
+    from t2i.core.models.sample_folder import samples_folder
     from t2i.core.runs.configure import parse_sets
     from t2i.core.runs.folder import newest_run
 
@@ -235,7 +236,7 @@ def sample(
     if interpolate is not None:
         _announce(_images(count), source, choice.name)
         caption = captions[0] if captions else ""
-        with samples.samples_folder(loaded.config.model, out, group) as folder:
+        with samples_folder(loaded.config.model, out, group) as folder:
             records = samples.write_interpolation(loaded, *interpolate, caption, folder, **more)
             _conclude(folder, records, as_json)
         return
@@ -249,7 +250,7 @@ def sample(
         _upsampler(group.first(partial(find, text)), device, given, name)
         for text, given, name in zip(upsample, enlarging, names_of, strict=True)
     ]
-    with samples.samples_folder(loaded.config.model, out, group) as folder:
+    with samples_folder(loaded.config.model, out, group) as folder:
         for number, batch in enumerate(_asked() if asks else [wanted], 1):
             place = folder / f"{number:03d}" if asks else folder
             _announce(_work(len(batch) * count, best), source, choice.name)

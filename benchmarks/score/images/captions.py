@@ -14,7 +14,7 @@ from t2i.core.io.columns import NAMES, caption_columns, folded, listed, texts_in
 from t2i.core.io.files import read_file
 from t2i.core.io.tables import ENDINGS, Table, is_image_name, read_table, split_lines
 from t2i.core.io.text import decode_text, read_text
-from t2i.core.models.samples import RECORDS as RECORDS
+from t2i.core.models.sample_folder import RECORDS as RECORDS
 
 
 def recorded(path: Path) -> dict[str, str]:

@@ -21,7 +21,7 @@ from t2i.core.engine.reporting import Silent
 from t2i.core.io.sealed import verify
 from t2i.core.io.tensors import load_tensors
 from t2i.core.models.building import build
-from t2i.core.models.samples import RECORDS
+from t2i.core.models.sample_folder import RECORDS
 from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run
 

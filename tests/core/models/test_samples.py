@@ -14,7 +14,8 @@ from PIL import Image
 from t2i.core.errors import UserError
 from t2i.core.models.building import build
 from t2i.core.models.prompts import read_prompts
-from t2i.core.models.samples import GRID_IMAGES, write_samples
+from t2i.core.models.sample_folder import GRID_IMAGES
+from t2i.core.models.samples import write_samples
 from t2i.core.runs.configure import resolve_config
 
 pytestmark = pytest.mark.usefixtures("toy")
