@@ -12,7 +12,8 @@ import numpy as np
 from t2i.benchmarks.run.caption_choice import Chosen
 from t2i.benchmarks.score.extraction import batches
 from t2i.core.errors import UserError
-from t2i.core.interfaces.dataset import Dataset, Example, SoundDataset
+from t2i.core.interfaces.broken import SoundDataset
+from t2i.core.interfaces.dataset import Dataset, Example
 from t2i.core.interfaces.scoring import Benchmark, ImageBatch, PromptSet
 from t2i.core.io.terminal import note
 from t2i.core.registry.tables import registry

@@ -15,7 +15,8 @@ from t2i.benchmarks.score.images.protocols import find_protocol, named_measure, 
 from t2i.benchmarks.score.scorer import Scorer, build_metric
 from t2i.core.engine.scores import Score
 from t2i.core.errors import UserError, nearest
-from t2i.core.interfaces.dataset import Dataset, SoundDataset
+from t2i.core.interfaces.broken import SoundDataset
+from t2i.core.interfaces.dataset import Dataset
 from t2i.core.interfaces.scoring import Benchmark, ImageBatch, Metric, PromptSet
 from t2i.core.io.terminal import note
 from t2i.core.models.model import Model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from t2i.benchmarks.run.caption_sets import CaptionSet, caption_set
-from t2i.benchmarks.run.plan import find_benchmark
+from t2i.benchmarks.run.chosen_benchmark import find_benchmark
 from t2i.core.errors import UserError
 from t2i.core.interfaces.scoring import Benchmark, PromptSet
 from t2i.core.registry.tables import registry

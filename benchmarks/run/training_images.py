@@ -13,7 +13,8 @@ from t2i.benchmarks.run.plan import BenchmarkPlan, PlannedRun
 from t2i.benchmarks.score.extraction import Extractors, reference_features
 from t2i.benchmarks.score.metrics.memorised import nearest
 from t2i.core.errors import UserError
-from t2i.core.interfaces.dataset import Dataset, SoundDataset
+from t2i.core.interfaces.broken import SoundDataset
+from t2i.core.interfaces.dataset import Dataset
 from t2i.core.io.json_files import read_json
 from t2i.core.io.terminal import note
 from t2i.core.registry.tables import registry

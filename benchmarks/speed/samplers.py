@@ -15,8 +15,9 @@ from t2i.benchmarks.report.plots import sampler_curves
 from t2i.benchmarks.report.table import number, plain
 from t2i.benchmarks.results import Column
 from t2i.benchmarks.run.caption_sets import CaptionSet, caption_set, reference_of
+from t2i.benchmarks.run.chosen_benchmark import find_benchmark, with_samples
 from t2i.benchmarks.run.own_data import filled_in
-from t2i.benchmarks.run.plan import data_folder, find_benchmark, with_samples
+from t2i.benchmarks.run.plan import data_folder
 from t2i.benchmarks.run.reporter import BenchmarkLines, BenchmarkReporter
 from t2i.benchmarks.run.timed_sampling import Clock, timed
 from t2i.benchmarks.run.training_record import environment

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from t2i.benchmarks.benchmark_request import BenchmarkRequest
+from t2i.benchmarks.run.chosen_benchmark import find_benchmark, with_samples
 from t2i.benchmarks.run.own_data import filled_in
 from t2i.benchmarks.run.plan import (
     BenchmarkPlan,
@@ -16,10 +17,8 @@ from t2i.benchmarks.run.plan import (
     budget_of,
     choose_models,
     data_folder,
-    find_benchmark,
     planned_training,
     training_data,
-    with_samples,
 )
 from t2i.benchmarks.run.trained_run import differences
 from t2i.benchmarks.speedrun.records import check_records

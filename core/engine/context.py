@@ -20,7 +20,8 @@ from t2i.core.engine.scores import VALIDATION, Examiner
 from t2i.core.engine.signals import StopRequest
 from t2i.core.engine.tracking import Trackers
 from t2i.core.errors import Interrupted
-from t2i.core.interfaces.dataset import Broken, BrokenExample, Dataset
+from t2i.core.interfaces.broken import Broken
+from t2i.core.interfaces.dataset import BrokenExample, Dataset
 from t2i.core.interfaces.trainer import Stage
 from t2i.core.io.processes import everyones
 from t2i.core.models.model import Model

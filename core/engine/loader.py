@@ -14,16 +14,10 @@ import torch
 
 from t2i.core.engine.reading_ahead import Failed, Readable, Thread, Workers
 from t2i.core.errors import DataAway, UserError
-from t2i.core.interfaces.dataset import (
-    BrokenExample,
-    Dataset,
-    Example,
-    Visit,
-    sound,
-    visit_stream,
-    visits,
-)
+from t2i.core.interfaces.broken import sound
+from t2i.core.interfaces.dataset import BrokenExample, Dataset, Example
 from t2i.core.interfaces.text import TextFeatures
+from t2i.core.interfaces.visits import Visit, visit_stream, visits
 from t2i.core.io.terminal import note
 from t2i.core.settings.model import Augment
 

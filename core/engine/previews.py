@@ -18,8 +18,10 @@ from t2i.core.engine.ema import Ema
 from t2i.core.engine.loader import BatchShard, Views
 from t2i.core.engine.observing import as_sampled
 from t2i.core.engine.preparing import PreparedStage
-from t2i.core.interfaces.dataset import BrokenExample, Dataset, Example, Visit, sound
+from t2i.core.interfaces.broken import sound
+from t2i.core.interfaces.dataset import BrokenExample, Dataset, Example
 from t2i.core.interfaces.trainer import Batch, Trainer
+from t2i.core.interfaces.visits import Visit
 from t2i.core.io.files import write_bytes
 from t2i.core.io.images import png, to_bytes
 from t2i.core.io.json_files import write_json

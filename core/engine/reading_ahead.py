@@ -22,7 +22,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 from t2i.core.engine.signals import CAUGHT
 from t2i.core.errors import DataAway, T2IError, UserError
-from t2i.core.interfaces.dataset import BrokenExample, Visit
+from t2i.core.interfaces.dataset import BrokenExample
+from t2i.core.interfaces.visits import Visit
 from t2i.core.registry.blame import crash
 
 T = TypeVar("T")

@@ -20,8 +20,9 @@ from torch import Tensor
 from t2i.core.engine.loader import HostBatch
 from t2i.core.engine.reading_ahead import Readable
 from t2i.core.errors import UserError
-from t2i.core.interfaces.dataset import BrokenExample, Visit, visit_stream
+from t2i.core.interfaces.dataset import BrokenExample
 from t2i.core.interfaces.text import TextFeatures
+from t2i.core.interfaces.visits import Visit, visit_stream
 from t2i.core.io.json_files import read_json
 from t2i.core.io.sealed import verify
 from t2i.core.io.tensors import load_tensors

@@ -26,8 +26,10 @@ from t2i.core.engine.preparing import PreparedStage
 from t2i.core.engine.reading_ahead import Readable
 from t2i.core.engine.stored import Store, part_file
 from t2i.core.errors import UserError
-from t2i.core.interfaces.dataset import BrokenExample, Dataset, Visit, sound
+from t2i.core.interfaces.broken import sound
+from t2i.core.interfaces.dataset import BrokenExample, Dataset
 from t2i.core.interfaces.text import TextFeatures
+from t2i.core.interfaces.visits import Visit
 from t2i.core.io.images import to_tensor
 from t2i.core.io.json_files import write_json
 from t2i.core.io.locks import take_or_refuse

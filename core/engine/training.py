@@ -43,7 +43,8 @@ from t2i.core.engine.stage import Held, StageRun
 from t2i.core.engine.tracking import Trackers, check_trackers
 from t2i.core.engine.warm_start import describe, find_checkpoint, take_weights
 from t2i.core.errors import Interrupted, UserError
-from t2i.core.interfaces.dataset import Broken, Dataset
+from t2i.core.interfaces.broken import Broken
+from t2i.core.interfaces.dataset import Dataset
 from t2i.core.interfaces.noise import seeded
 from t2i.core.interfaces.trainer import Stage
 from t2i.core.io.json_files import read_json, write_json

@@ -20,9 +20,10 @@ from t2i.core.engine.local import LocalEngine
 from t2i.core.engine.preparing import PreparedStage
 from t2i.core.engine.previews import sound_ones
 from t2i.core.engine.scores import VALIDATION, Score
-from t2i.core.interfaces.dataset import Dataset, Visit
+from t2i.core.interfaces.dataset import Dataset
 from t2i.core.interfaces.strata import STRATA
 from t2i.core.interfaces.trainer import Batch
+from t2i.core.interfaces.visits import Visit
 
 GROUP = STRATA
 """Examples that are passed to the trainer at once: one for each stratum of the timesteps."""

@@ -15,14 +15,9 @@ import numpy as np
 from t2i.core.engine.loader import Loader
 from t2i.core.engine.reading_ahead import Readable
 from t2i.core.errors import UserError
-from t2i.core.interfaces.dataset import (
-    BrokenExample,
-    Contents,
-    Dataset,
-    Original,
-    Visit,
-    too_many_broken,
-)
+from t2i.core.interfaces.broken import too_many_broken
+from t2i.core.interfaces.dataset import BrokenExample, Contents, Dataset, Original
+from t2i.core.interfaces.visits import Visit
 from t2i.core.registry.choice import Choice
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import open_dataset

@@ -11,7 +11,8 @@ from PIL import Image
 from t2i.benchmarks.benchmark_request import BenchmarkRequest
 from t2i.benchmarks.run.caption_choice import Chosen
 from t2i.benchmarks.run.caption_sets import caption_set, reference_of
-from t2i.benchmarks.run.plan import find_benchmark, make_plan, with_samples
+from t2i.benchmarks.run.chosen_benchmark import find_benchmark, with_samples
+from t2i.benchmarks.run.plan import make_plan
 from t2i.benchmarks.run.protocol_fit import caption_sets, left_out
 from t2i.benchmarks.runner import run_benchmark
 from t2i.benchmarks.score.available_measures import with_what_is_there

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from t2i.benchmarks.run.caption_sets import caption_set, real_source, wrong_source
-from t2i.benchmarks.run.plan import find_benchmark, with_samples
+from t2i.benchmarks.run.chosen_benchmark import find_benchmark, with_samples
 from t2i.benchmarks.runner import run_benchmark
 from t2i.benchmarks.score.scorer import Scorer
 

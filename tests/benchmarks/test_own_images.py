@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from t2i.benchmarks.benchmark_request import BenchmarkRequest
+from t2i.benchmarks.run.chosen_benchmark import find_benchmark
 from t2i.benchmarks.run.own_data import filled_in, with_data
-from t2i.benchmarks.run.plan import find_benchmark, make_plan
+from t2i.benchmarks.run.plan import make_plan
 from t2i.benchmarks.runner import run_benchmark
 from t2i.core.errors import UserError
 from t2i.core.runs.configure import resolve_config

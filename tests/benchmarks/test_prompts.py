@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from t2i.benchmarks.benchmark_request import BenchmarkRequest
-from t2i.benchmarks.run.plan import find_benchmark, make_plan
+from t2i.benchmarks.run.chosen_benchmark import find_benchmark
+from t2i.benchmarks.run.plan import make_plan
 from t2i.benchmarks.runner import run_benchmark
 from t2i.benchmarks.score.available_measures import with_what_is_there
 from t2i.benchmarks.score.scorer import Scorer

@@ -3,7 +3,7 @@
 import numpy as np
 
 from t2i.benchmarks.run import caption_sets
-from t2i.benchmarks.run.plan import find_benchmark, with_samples
+from t2i.benchmarks.run.chosen_benchmark import find_benchmark, with_samples
 from t2i.core.interfaces.dataset import Example
 
 

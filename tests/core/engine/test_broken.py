@@ -17,15 +17,9 @@ from t2i.core.engine.loader import Loader, Views
 from t2i.core.engine.reporting import Silent
 from t2i.core.engine.storing import Recipe, obtain
 from t2i.core.errors import Interrupted, UserError
-from t2i.core.interfaces.dataset import (
-    Broken,
-    BrokenExample,
-    Contents,
-    SoundDataset,
-    Visit,
-    sound,
-    too_many_broken,
-)
+from t2i.core.interfaces.broken import Broken, SoundDataset, sound, too_many_broken
+from t2i.core.interfaces.dataset import BrokenExample, Contents
+from t2i.core.interfaces.visits import Visit
 from t2i.core.io.tensors import load_tensors
 from t2i.core.runs.configure import open_dataset, resolve_config
 from t2i.core.runs.folder import Run

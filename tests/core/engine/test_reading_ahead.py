@@ -11,7 +11,9 @@ from t2i.core.engine import loader as loading
 from t2i.core.engine.loader import Loader
 from t2i.core.engine.reading_ahead import Readable
 from t2i.core.errors import Crash, DataAway, T2IError
-from t2i.core.interfaces.dataset import BrokenExample, Example, Visit, sound
+from t2i.core.interfaces.broken import sound
+from t2i.core.interfaces.dataset import BrokenExample, Example
+from t2i.core.interfaces.visits import Visit
 
 MAIN = os.getpid()
 PLAN = [[Visit(0, number)] for number in range(12)]

@@ -13,8 +13,8 @@ from t2i.core.engine.loader import Views
 from t2i.core.engine.reporting import Silent
 from t2i.core.engine.storing import Recipe, obtain
 from t2i.core.errors import Interrupted, UserError
-from t2i.core.interfaces.dataset import Visit
 from t2i.core.interfaces.text import TextFeatures
+from t2i.core.interfaces.visits import Visit
 from t2i.core.io.tensors import load_tensors
 from t2i.core.runs.configure import resolve_config
 from t2i.core.runs.folder import Run

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t2i.core.interfaces.dataset import Dataset, visits
+from t2i.core.interfaces.dataset import Dataset
+from t2i.core.interfaces.visits import visits
 
 
 class Numbers(Dataset):

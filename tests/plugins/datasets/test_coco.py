@@ -13,7 +13,9 @@ from t2i.core.engine import train
 from t2i.core.engine.loader import Loader, Views
 from t2i.core.engine.reporting import Silent
 from t2i.core.errors import UserError
-from t2i.core.interfaces.dataset import BrokenExample, SoundDataset, Visit
+from t2i.core.interfaces.broken import SoundDataset
+from t2i.core.interfaces.dataset import BrokenExample
+from t2i.core.interfaces.visits import Visit
 from t2i.core.registry.tables import registry
 from t2i.core.runs.configure import open_dataset, resolve_config
 from t2i.core.settings.model import Augment

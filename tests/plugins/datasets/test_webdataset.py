@@ -16,7 +16,8 @@ from PIL import Image
 from t2i.core.engine import resume, train
 from t2i.core.engine.reporting import Silent
 from t2i.core.errors import UserError
-from t2i.core.interfaces.dataset import BrokenExample, visits
+from t2i.core.interfaces.dataset import BrokenExample
+from t2i.core.interfaces.visits import visits
 from t2i.core.io.tensors import load_tensors
 from t2i.core.runs.configure import resolve_config
 from t2i.plugins.datasets.webdataset import shards as shards_module

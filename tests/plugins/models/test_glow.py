@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from t2i.core.errors import UserError
 from t2i.core.runs.configure import resolve_config
 from t2i.plugins.models.glow.config import GlowConfig
-from t2i.plugins.models.glow.networks import ActNorm, ZeroConv, build
+from t2i.plugins.models.glow.networks import build
+from t2i.plugins.models.glow.steps import ActNorm, ZeroConv
 from t2i.plugins.models.glow.training import GlowTrainer
 from tests.plugins.models.flow_checks import (
     MAPPED,

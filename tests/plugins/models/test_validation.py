@@ -7,7 +7,7 @@ from t2i.core.engine.batches import BatchMaker
 from t2i.core.engine.loader import BatchShard, Views
 from t2i.core.engine.local import LocalEngine
 from t2i.core.engine.preparing import PreparedStage
-from t2i.core.interfaces.dataset import Visit
+from t2i.core.interfaces.visits import Visit
 from t2i.core.kit.conformance.traces import validated
 from t2i.core.models.building import build, stage_settings, stages_of
 from t2i.core.runs.configure import open_dataset, resolve_config
