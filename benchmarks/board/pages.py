@@ -35,6 +35,7 @@ def write_pages(root: Path, results: Results) -> None:
     page = root / "docs" / "board.md"
     _fill(page, "quality", tables.quality(results))
     _fill(page, "attributes", tables.attributes(results))
+    _fill(page, "numbers", tables.numbers(results))
     _fill(page, "origins", tables.origins(results))
     _fill(page, "protocol", _protocol(results))
     _fill(page, "missing", _missing(results))

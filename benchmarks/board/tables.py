@@ -39,6 +39,12 @@ QUALITY = (
 ATTRIBUTES = tuple(
     accuracy(ONE, name, name) for name in ("shape", "colour", "size", "position", "count")
 )
+NUMBERS = (
+    accuracy(KINDS, "one.all", "one object"),
+    accuracy(KINDS, "two.all", "two"),
+    accuracy(KINDS, "three.all", "three"),
+    accuracy(KINDS, "count.all", "several alike"),
+)
 COSTS = (
     ("s/image", "s/image", ("sampling", "seconds_per_image")),
     ("an image", "arithmetic", ("sampling", "operations")),
@@ -100,11 +106,26 @@ def attributes(results: Results) -> str:
         Markdown.
     """
     heads = ["model", *(c.title for c in ATTRIBUTES), "unseen: all", "all kinds: all"]
-    lines = (
-        [s.name, *(with_range(s.value(c)) for c in (*ATTRIBUTES, *QUALITY[:2]))]
-        for s in models(results)
-    )
-    return markdown_table([heads, *lines])
+    return markdown_table([heads, *_in_full(results, (*ATTRIBUTES, *QUALITY[:2]))])
+
+
+def numbers(results: Results) -> str:
+    """Write the table of accuracy by number of objects, with intervals.
+
+    Args:
+        results: The board's rows.
+
+    Returns:
+        Markdown.
+    """
+    heads = ["model", *(c.title for c in NUMBERS)]
+    return markdown_table([heads, *_in_full(results, NUMBERS)])
+
+
+def _in_full(results: Results, columns: Sequence[Column]) -> Iterator[list[str]]:
+    """Write the lines of models, with the intervals of each score."""
+    for standing in models(results):
+        yield [standing.name, *(with_range(standing.value(column)) for column in columns)]
 
 
 def origins(results: Results) -> str:

@@ -66,7 +66,7 @@ def clone(tmp_path):
     """A folder with the documents of a clone that show the board."""
     root = tmp_path / "clone"
     pages = {
-        "docs/board.md": ("quality", "attributes", "origins", "protocol", "missing"),
+        "docs/board.md": ("quality", "attributes", "numbers", "origins", "protocol", "missing"),
         "README.md": ("board",),
         "plugins/models/ldm/README.md": ("ldm",),
         "plugins/models/dfgan/README.md": ("dfgan",),
@@ -121,7 +121,7 @@ def test_the_pages_say_what_the_rows_say(clone, tmp_path):
     ended = subprocess.run(command, cwd=clone, capture_output=True, text=True, timeout=120)
     assert (ended.stdout, ended.returncode) == ("entered: dfgan, ldm\n", 0), ended.stderr
     page = (clone / "docs/board.md").read_text()
-    assert page.count("kept") == 5
+    assert page.count("kept") == 6
     assert "old" not in page
     lines = [line for line in page.splitlines() if line.startswith("| ")]
     cells = {line.split("|")[2].strip(): line for line in lines}
@@ -176,7 +176,7 @@ def test_pictures_have_a_section_of_their_own_without_real_images(clone, tmp_pat
     page.write_text(page.read_text() + "<!-- emoji -->old<!-- end of emoji -->")
     monkeypatch.chdir(clone)
     main(["--pictures", str(tmp_path / "emoji"), "--enter", str(found)])
-    assert page.read_text().count("old") == 5  # the parts of `shapes` are as they were
+    assert page.read_text().count("old") == 6  # the parts of `shapes` are as they were
     assert page.read_text().index("](board-emoji.png)") > page.read_text().index("**95.0 (92.0")
     assert (clone / "docs/board-emoji.png").stat().st_size > 0
     rows = clone / "docs/board/emoji"
