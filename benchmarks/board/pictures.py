@@ -20,8 +20,11 @@ from t2i.core.io.sheets import Block, Layout, sheet
 COLUMNS = 2
 """Models side by side on the sheet."""
 
-HEIGHT = 6.0
-"""Height of the plot, inches."""
+HEIGHT, WIDTH = 5.0, 9.0
+"""Height and width of the plot, inches."""
+
+MARKS = (1, 10, 30, 50, 70, 80, 90, 95, 98, 99, 99.5)
+"""Marks of the plot's axis of accuracy, percent. Scores beyond the last are drawn at it."""
 
 
 def images(results: Results) -> np.ndarray:
@@ -66,7 +69,7 @@ def quality_by_cost(results: Results) -> bytes:
         The SVG.
     """
     families = sorted({spec_of(s).family for s in models(results)})
-    with figure_of(HEIGHT) as (axes, svg):
+    with figure_of(HEIGHT, WIDTH) as (axes, svg):
         named = []
         for place, family in enumerate(families):
             look, points = look_at(place), _points(results, family)
@@ -77,7 +80,10 @@ def quality_by_cost(results: Results) -> bytes:
             named += [Label(x, y, name, INK) for x, y, name in points]
         axes.set_xscale("log")
         logarithmic(axes.xaxis)
-        axes.set_ylim(-5, 105)
+        axes.set_yscale("logit")
+        axes.set_ylim(MARKS[0] / 100 * 0.8, 1 - 0.8 * (1 - MARKS[-1] / 100))
+        axes.set_yticks([mark / 100 for mark in MARKS], [f"{mark:g}" for mark in MARKS])
+        axes.set_yticks([], minor=True)
         axes.set_xlabel("seconds an image (one core)")
         axes.set_ylabel(HEADLINE.title)
         legend(axes, 8)
@@ -86,9 +92,9 @@ def quality_by_cost(results: Results) -> bytes:
 
 
 def _points(results: Results, family: str) -> list[tuple[float, float, str]]:
-    """Return seconds an image, accuracy and name of each model of a family."""
+    """Return seconds an image, accuracy (a fraction) and name of each model of a family."""
     return [
-        (seconds, value.mean, standing.name)
+        (seconds, min(max(value.mean, MARKS[0]), MARKS[-1]) / 100, standing.name)
         for standing in models(results)
         if spec_of(standing).family == family
         and (seconds := standing.cost("sampling", "seconds_per_image"))

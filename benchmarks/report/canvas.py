@@ -49,18 +49,19 @@ _STYLED = re.compile(r'(?:style|fill|stroke)="[^"]*"')
 
 
 @contextmanager
-def figure_of(height: float) -> Iterator[tuple[Axes, list[bytes]]]:
+def figure_of(height: float, width: float = WIDTH) -> Iterator[tuple[Axes, list[bytes]]]:
     """Make axes of a new figure.
 
     Args:
         height: Height without a legend, inches.
+        width: Width, inches.
 
     Yields:
         The axes, and a list that holds the SVG when the block ends.
     """
     found: list[bytes] = []
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.add_subplot()
         axes.set_axisbelow(True)
         yield axes, found

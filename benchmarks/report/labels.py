@@ -71,6 +71,8 @@ def put(axes: Axes, labels: Sequence[Label]) -> None:
 
 def _places(width: float, height: float) -> Iterator[tuple[float, float]]:
     """Yield offsets of a label's lower left corner from its point, in pixels, nearest first."""
+    for x in (1.5 * DOT, -1.5 * DOT - width):
+        yield x, -height / 2
     for far in range(4):
         up = DOT + far * height
         for x in (DOT, -DOT - width, -width / 2):

@@ -170,9 +170,10 @@ class XMCGANGenerator(OneShotGenerator):
             Contexts, float (B, Dw, h, w).
         """
         query, w = unit(self.query(x), 1).flatten(2).transpose(1, 2), unit(text.words)
-        context = F.scaled_dot_product_attention(
-            query, w, w, attn_mask=text.mask[:, None], scale=self.sharpness
-        )
+        # Not PyTorch's attention: torch.compile cannot lower it for captions of many lengths.
+        logits = self.sharpness * query @ w.transpose(1, 2)
+        logits = logits.masked_fill(~text.mask[:, None], torch.finfo(logits.dtype).min)
+        context = logits.softmax(-1) @ w
         return context.transpose(1, 2).reshape(len(x), -1, *x.shape[-2:])
 
 
