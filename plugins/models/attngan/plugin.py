@@ -20,10 +20,7 @@ def t2i_models() -> list[ModelSpec]:
                 "GAN of three scales with attention to words, and a loss of text-image matching "
                 "(DAMSM)"
             ),
-            paper=(
-                "Xu et al. 2018, AttnGAN: Fine-Grained Text to Image Generation with Attentional "
-                "GANs"
-            ),
+            paper="Xu et al. 2018, arXiv:1711.10485",
             config="t2i.plugins.models.attngan.config:AttnGANConfig",
             generator="t2i.plugins.models.attngan.networks:build",
             stages="t2i.plugins.models.attngan.training:stages",

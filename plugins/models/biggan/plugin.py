@@ -20,10 +20,7 @@ def t2i_models() -> list[ModelSpec]:
                 "One-stage GAN: hierarchical noise, conditional batch norm, spectral norm, "
                 "projection discriminator"
             ),
-            paper=(
-                "Brock et al. 2019, Large Scale GAN Training for High Fidelity Natural Image "
-                "Synthesis"
-            ),
+            paper="Brock et al. 2019, arXiv:1809.11096",
             config="t2i.plugins.models.biggan.config:BigGANConfig",
             generator="t2i.plugins.models.biggan.networks:build",
             stages="t2i.plugins.models.biggan.training:stages",

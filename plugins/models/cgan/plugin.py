@@ -17,7 +17,7 @@ def t2i_models() -> list[ModelSpec]:
         ModelSpec(
             name="cgan",
             summary="The conditional GAN: two fully connected networks that take the sentence",
-            paper="Mirza and Osindero 2014, Conditional Generative Adversarial Nets",
+            paper="Mirza and Osindero 2014, arXiv:1411.1784",
             config="t2i.plugins.models.cgan.config:CGANConfig",
             generator="t2i.plugins.models.cgan.networks:build",
             stages="t2i.plugins.models.cgan.training:stages",

@@ -20,10 +20,7 @@ def t2i_models() -> list[ModelSpec]:
                 "One-stage GAN: deep text-image fusion, matching-aware gradient penalty, "
                 "one-way output"
             ),
-            paper=(
-                "Tao et al. 2022, DF-GAN: A Simple and Effective Baseline for Text-to-Image "
-                "Synthesis"
-            ),
+            paper="Tao et al. 2022, arXiv:2008.05865",
             config="t2i.plugins.models.dfgan.config:DFGANConfig",
             generator="t2i.plugins.models.dfgan.networks:build",
             stages="t2i.plugins.models.dfgan.training:stages",

@@ -20,10 +20,7 @@ def t2i_models() -> list[ModelSpec]:
                 "GAN of three scales that refines images by a memory of words with gates for "
                 "writing and reading"
             ),
-            paper=(
-                "Zhu et al. 2019, DM-GAN: Dynamic Memory Generative Adversarial Networks for "
-                "Text-to-Image Synthesis"
-            ),
+            paper="Zhu et al. 2019, arXiv:1904.01310",
             config="t2i.plugins.models.dmgan.config:DMGANConfig",
             generator="t2i.plugins.models.dmgan.networks:build",
             stages="t2i.plugins.models.dmgan.training:stages",

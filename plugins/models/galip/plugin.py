@@ -17,9 +17,7 @@ def t2i_models() -> list[ModelSpec]:
         ModelSpec(
             name="galip",
             summary="One-stage GAN around a frozen CLIP that generator and discriminator share",
-            paper=(
-                "Tao et al. 2023, GALIP: Generative Adversarial CLIPs for Text-to-Image Synthesis"
-            ),
+            paper="Tao et al. 2023, arXiv:2301.12959",
             config="t2i.plugins.models.galip.config:GALIPConfig",
             generator="t2i.plugins.models.galip.networks:build",
             stages="t2i.plugins.models.galip.training:stages",

@@ -17,7 +17,7 @@ def t2i_models() -> list[ModelSpec]:
         ModelSpec(
             name="gan",
             summary="The vanilla GAN: two fully connected networks; captions change nothing",
-            paper="Goodfellow et al. 2014, Generative Adversarial Nets",
+            paper="Goodfellow et al. 2014, arXiv:1406.2661",
             config="t2i.plugins.models.gan.config:GANModelConfig",
             generator="t2i.plugins.models.gan.networks:build",
             stages="t2i.plugins.models.gan.training:stages",

@@ -19,7 +19,7 @@ def t2i_models() -> list[ModelSpec]:
             summary=(
                 "DCGAN with text: wrong pairs (GAN-CLS), interpolated sentences (GAN-INT), or both"
             ),
-            paper="Reed et al. 2016, Generative Adversarial Text to Image Synthesis",
+            paper="Reed et al. 2016, arXiv:1605.05396",
             config="t2i.plugins.models.gancls.config:GANCLSConfig",
             generator="t2i.plugins.models.gancls.networks:build",
             stages="t2i.plugins.models.gancls.training:stages",

@@ -20,10 +20,7 @@ def t2i_models() -> list[ModelSpec]:
                 "Two-stage GAN: a small image from text and noise, "
                 "then a large one from it and the text again"
             ),
-            paper=(
-                "Zhang et al. 2017, StackGAN: Text to Photo-realistic Image Synthesis with Stacked "
-                "GANs"
-            ),
+            paper="Zhang et al. 2017, arXiv:1612.03242",
             config="t2i.plugins.models.stackgan.config:StackGANConfig",
             generator="t2i.plugins.models.stackgan.networks:build",
             stages="t2i.plugins.models.stackgan.training:stages",

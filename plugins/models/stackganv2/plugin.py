@@ -20,10 +20,7 @@ def t2i_models() -> list[ModelSpec]:
                 "GAN whose tree of generators makes images of three sizes, each scored with and "
                 "without its text"
             ),
-            paper=(
-                "Zhang et al. 2018, StackGAN++: Realistic Image Synthesis with Stacked Generative "
-                "Adversarial Networks"
-            ),
+            paper="Zhang et al. 2018, arXiv:1710.10916",
             config="t2i.plugins.models.stackganv2.config:StackGANv2Config",
             generator="t2i.plugins.models.stackganv2.networks:build",
             stages="t2i.plugins.models.stackganv2.training:stages",

@@ -20,9 +20,7 @@ def t2i_models() -> list[ModelSpec]:
                 "One-stage GAN: attentional self-modulation, contrastive losses of words with "
                 "regions, sentences with images, images with images"
             ),
-            paper=(
-                "Zhang et al. 2021, Cross-Modal Contrastive Learning for Text-to-Image Generation"
-            ),
+            paper="Zhang et al. 2021, arXiv:2101.04702",
             config="t2i.plugins.models.xmcgan.config:XMCGANConfig",
             generator="t2i.plugins.models.xmcgan.networks:build",
             stages="t2i.plugins.models.xmcgan.training:stages",
