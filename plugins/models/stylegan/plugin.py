@@ -17,7 +17,7 @@ def t2i_models() -> list[ModelSpec]:
         ModelSpec(
             name="stylegan",
             summary="Style-based GANs: StyleGAN2 with text in its mapping, and StyleGAN-T",
-            paper="Karras et al. 2020, arXiv:1912.04958; Sauer et al. 2023, arXiv:2301.09515 (StyleGAN-T)",
+            paper="Karras et al. 2020, arXiv:1912.04958; Sauer et al. 2023, arXiv:2301.09515",
             config="t2i.plugins.models.stylegan.config:StyleGANConfig",
             generator="t2i.plugins.models.stylegan.networks:build",
             stages="t2i.plugins.models.stylegan.training:stages",
