@@ -1,10 +1,11 @@
 """Train every model on `shapes` for the same time, score it, and write the board.
 
-    python -m t2i.benchmarks.board                       # trains and scores what has no row yet
-    python -m t2i.benchmarks.board --models dalle,parti  # these, even if they have rows
-    python -m t2i.benchmarks.board --enter OUT           # enters rows of 't2i bench shapes'
-    python -m t2i.benchmarks.board --pages               # only writes the pages again
-    python -m t2i.benchmarks.board --pictures DIR        # the twelve best on captioned pictures
+    python -m t2i.benchmarks.board                        # trains and scores what has no row yet
+    python -m t2i.benchmarks.board --models dalle,parti   # these, even if they have rows
+    python -m t2i.benchmarks.board --models ldm --seeds 3 # three trainings, a row for each
+    python -m t2i.benchmarks.board --pictures DIR         # the twelve best on captioned pictures
+    python -m t2i.benchmarks.board --enter OUT            # enters rows of 't2i bench shapes'
+    python -m t2i.benchmarks.board --pages                # only writes the pages again
 
 Run it in a clone of the repository. A model is trained for twenty minutes on one core, which is ten
 minutes of a machine with two. Each row is entered when it is done, so Ctrl-C loses only the present
@@ -34,19 +35,21 @@ MINUTES = 20
 """Training time of a model on one core."""
 
 
-def score(section: Section, model: str, out: Path) -> None:
+def score(section: Section, model: str, out: Path, seeds: int = 1) -> None:
     """Train and score a model in a process with one thread. What is finished is kept.
 
     Args:
         section: The section of the board that gets the row.
         model: Its name.
         out: Folder of the benchmark.
+        seeds: Number of trainings, from seed 0 on.
 
     Raises:
         UserError: The benchmark failed; it has said why.
     """
-    command = [sys.executable, "-m", "t2i.cli", "bench", *section.bench, "--models", model,
-               "--minutes", str(MINUTES), "--out", str(out)]  # fmt: skip
+    budget = ["--minutes", str(MINUTES), "--seeds", str(seeds), "--jobs", "1"]
+    command = [sys.executable, "-m", "t2i.cli", "bench", *section.bench,
+               "--models", model, *budget, "--out", str(out)]  # fmt: skip
     ended = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
     if ended.returncode:
         raise UserError(f"'{model}' has no row: {' '.join(command)} ended with {ended.returncode}")
@@ -113,6 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--pictures", type=Path, metavar="DIR", help="the section of these captioned pictures"
     )
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="trainings of each model")
     parser.add_argument("--out", type=Path, default=Path("runs/board"), help="folder of the runs")
     given = parser.parse_args(arguments)
     root, out = Path.cwd(), given.out
@@ -131,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return
         for model in _named(given.models) or section.wanted(root):
             place = out / section.name / model
-            score(section, model, place)
+            score(section, model, place, given.seeds)
             add(root, section, [place], out)
     except T2IError as error:
         sys.exit(str(error))
