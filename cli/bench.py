@@ -87,7 +87,7 @@ votes_option = path_option(
 @click.option(
     "--models",
     metavar="A,B",
-    help="Models to train and score, or 'all' (default: the benchmark's).",
+    help="Models to train and score, or 'all' but upsamplers (default: the benchmark's).",
 )
 @run_option(
     "--run",

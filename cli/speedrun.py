@@ -28,7 +28,7 @@ AUTO = "auto"
 @protocol_option
 @click.option(
     "--models", "--model", "models", metavar="A,B",
-    help="Models to time, or 'all' (default: the benchmark's).",
+    help="Models to time, or 'all' but upsamplers (default: the benchmark's).",
 )  # fmt: skip
 @click.option("--preset", metavar="P", help="Preset of the models (default: the protocol's).")
 @click.option(

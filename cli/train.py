@@ -262,7 +262,7 @@ def train(
     resolved = resolve(wanted, note if speaks() else _silent)
     from t2i.benchmarks.run.in_training import training_scores, wanted_scores
 
-    wanted_scores(resolved)  # a misspelt score is told by --dry-run and --slurm too
+    wanted_scores(resolved)  # --dry-run and --slurm refuse misspelt scores too
     if dry_run:
         _print_settings(resolved, as_json)
         return

@@ -164,7 +164,8 @@ def bench(
 
     Args:
         name: Registry name of the benchmark (`t2i benchmarks` lists them).
-        models: Models to train and score, or "all". None: the benchmark's, unless `runs` is given.
+        models: Models to train and score, or "all" but upsamplers. None: the benchmark's, unless
+            `runs` is given.
         runs: Runs to score, by the name that their row is to have: whatever `load` takes.
         minutes: Training time of each model. None: the benchmark's.
         steps: Training budget of each model in steps, instead of `minutes`.

@@ -4,7 +4,7 @@
     python -m t2i.benchmarks.board --models dalle,parti   # these, even if they have rows
     python -m t2i.benchmarks.board --models ldm --seeds 3 # three trainings, a row for each
     python -m t2i.benchmarks.board --pictures DIR         # the twelve best on captioned pictures
-    python -m t2i.benchmarks.board --enter OUT            # enters rows of 't2i bench shapes'
+    python -m t2i.benchmarks.board --enter OUT            # enters rows of 't2i bench'
     python -m t2i.benchmarks.board --pages                # only writes the pages again
 
 Run it in a clone of the repository. A model is trained for twenty minutes on one core, which is ten
@@ -25,14 +25,11 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from t2i.benchmarks.board.entering import enter, rows_of
-from t2i.benchmarks.board.pages import write_pages, write_section
+from t2i.benchmarks.board.entering import COMMAND, MINUTES, enter, rows_of
+from t2i.benchmarks.board.pages import check_place, write_pages, write_section
 from t2i.benchmarks.board.sections import SHAPES, Section, of_pictures
 from t2i.core.errors import T2IError, UserError
 from t2i.core.registry.tables import registry
-
-MINUTES = 20
-"""Training time of a model on one core."""
 
 
 def score(section: Section, model: str, out: Path, seeds: int = 1) -> None:
@@ -73,7 +70,9 @@ def add(root: Path, section: Section, found: Sequence[Path], out: Path) -> None:
         entered = [
             name
             for each in found
-            for name in enter(root / section.rows, each, real_images=section is SHAPES)
+            for name in enter(
+                root / section.rows, each, section.bench[0], real_images=section is SHAPES
+            )
         ]
         pages(root, section)
     print(f"entered: {', '.join(entered)}")
@@ -91,8 +90,9 @@ def pages(root: Path, section: Section) -> None:
     """
     results = rows_of(root / section.rows)
     if results is None:
+        pictures = f" --pictures {section.folder}" if section.folder else ""
         raise UserError(
-            f"{root / section.rows}: it has no row yet; 'python -m t2i.benchmarks.board' makes some"
+            f"{root / section.rows}: it has no row yet; '{COMMAND}{pictures}' makes some"
         )
     if section is SHAPES:
         write_pages(root, results)
@@ -121,19 +121,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     root, out = Path.cwd(), given.out
     try:
-        if not (root / "docs" / "board.md").is_file():
-            raise UserError(
-                f"{root}: no clone of the repository (it has no docs/board.md): go there"
-            )
         section = of_pictures(given.pictures) if given.pictures else SHAPES
-        (root / section.rows).mkdir(exist_ok=True, parents=True)
+        check_place(root, section)
         if given.pages:
             pages(root, section)
             return
         if given.enter:
             add(root, section, given.enter, out)
             return
-        for model in _named(given.models) or section.wanted(root):
+        models = section.wanted(root) if given.models is None else _named(given.models)
+        if not models:
+            print("no row is missing")
+        for model in models:
             place = out / section.name / model
             score(section, model, place, given.seeds)
             add(root, section, [place], out)
@@ -141,9 +140,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(str(error))
 
 
-def _named(text: str | None) -> list[str]:
+def _named(text: str) -> list[str]:
     """Return the models that are named; an unknown name raises UserError."""
-    names = [name.strip() for name in (text or "").split(",") if name.strip()]
+    names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         registry().models[name]
     return names

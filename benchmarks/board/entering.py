@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,12 @@ from t2i.core.errors import UserError
 from t2i.core.io.files import write_bytes
 from t2i.core.io.images import png
 from t2i.core.models.loading import load
+
+MINUTES = 20
+"""Training time of a model on one core."""
+
+COMMAND = "python -m t2i.benchmarks.board"
+"""The command that makes the board."""
 
 
 def rows_of(board: Path) -> Results | None:
@@ -45,34 +52,43 @@ def models_on(board: Path) -> list[str]:
     return list(dict.fromkeys(row.model for row in rows if row.kind == "model"))
 
 
-def enter(board: Path, found: Path, real_images: bool = True) -> list[str]:
-    """Enter the rows of a benchmark's results. A row of the same name is replaced.
+def enter(board: Path, found: Path, benchmark: str, real_images: bool = True) -> list[str]:
+    """Enter the rows of a benchmark's results. The former rows of their models are replaced.
 
     Args:
         board: The board's folder; it is made if it does not exist.
         found: The folder of the results, with the images of their grid.
-        real_images: Whether real images are kept too.
+        benchmark: The benchmark that the board shows.
+        real_images: Whether the strip of real images is kept.
 
     Returns:
         Names of the rows of models that were entered.
 
     Raises:
-        UserError: The results were made under another protocol than the board's, or are damaged.
+        UserError: The results are those of another benchmark or protocol, or are damaged.
     """
     new, old = Results.load(found), rows_of(board)
+    if new.benchmark != benchmark:
+        raise UserError(f"{found}: results of '{new.benchmark}', where '{benchmark}' belongs")
     if old and old.protocol_hash != new.protocol_hash:
         raise UserError(
             f"{found}: its protocol {new.protocol_hash[:12]} is not the board's "
-            f"({old.protocol_hash[:12]}): score its runs again with 't2i bench shapes --run'"
+            f"({old.protocol_hash[:12]}): score its runs again with 't2i bench {benchmark} --run'"
         )
     entered = [_trimmed(row, new) for row in new.rows]
     for row in entered if real_images else [row for row in entered if row.kind == "model"]:
         _keep_images(found, board, row, len(new.grid))
-    replaced = {row.name for row in entered}
-    kept = [row for row in old.rows if row.name not in replaced] if old else []
+    replaced = {(row.kind, row.model) for row in entered}
+    kept = [row for row in old.rows if (row.kind, row.model) not in replaced] if old else []
     order = ("real", "model", "floor")
+    for row in old.rows if old else ():
+        if row not in kept and row.name not in {one.name for one in entered}:
+            strip(board, row.name).unlink(missing_ok=True)
     rows = sorted([*kept, *entered], key=lambda row: (order.index(row.kind), row.name))
-    replace(old or new, rows=rows, columns=_columns(new, old), out=board, spent={}).save()
+    replace(
+        new, rows=rows, columns=_columns(new, old), out=board, spent={}, command=COMMAND,
+        budget={"minutes": MINUTES},
+    ).save()  # fmt: skip
     return [row.name for row in entered if row.kind == "model"]
 
 
@@ -101,7 +117,11 @@ def _trimmed(row: Row, results: Results) -> Row:
     training = {
         **row.training,
         "run": _last_part(row.training.get("run")),
-        "made": {"command": results.command, "created": results.created, **results.environment},
+        "made": {
+            "command": _without_places(results.command),
+            "created": results.created,
+            **results.environment,
+        },
     }
     if data := row.training.get("config", {}).get("data"):
         data = {**data, "dir": data.get("dir") and _last_part(data["dir"])}
@@ -113,6 +133,12 @@ def _trimmed(row: Row, results: Results) -> Row:
 def _last_part(place: str | None) -> str:
     """Return the name of a folder without its place, which is the maker's own."""
     return Path(place or "").name
+
+
+def _without_places(command: str) -> str:
+    """Return a command with the names of its folders alone."""
+    words = (word.rpartition("=") for word in shlex.split(command))
+    return shlex.join(f"{name}{equals}{_last_part(value)}" for name, equals, value in words)
 
 
 def _operations(row: Row, caption: str) -> dict[str, int]:

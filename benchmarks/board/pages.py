@@ -9,14 +9,35 @@ from pathlib import Path
 from t2i.benchmarks.board import figures, tables
 from t2i.benchmarks.board.members import wanted_models
 from t2i.benchmarks.board.pictures import images, quality_by_cost
-from t2i.benchmarks.board.sections import Section
+from t2i.benchmarks.board.sections import PARTS, Section
 from t2i.benchmarks.report.markdown import filled, markdown_table
 from t2i.benchmarks.report.table import with_range
 from t2i.benchmarks.results import Results, Standing, Value
+from t2i.core.errors import UserError
 from t2i.core.io.files import write_bytes
 from t2i.core.io.images import png
 from t2i.core.registry.specs import ModelSpec
 from t2i.core.registry.tables import registry
+
+PAGE = Path("docs/board.md")
+"""The board's page, seen from the repository's root."""
+
+
+def check_place(root: Path, section: Section) -> None:
+    """Check that the board's page has a place for a section, before anything is trained for it.
+
+    Args:
+        root: The repository's root.
+        section: The section.
+
+    Raises:
+        UserError: There is no page, or it lacks the comments between which the section is written.
+    """
+    page = root / PAGE
+    if not page.is_file():
+        raise UserError(f"{root}: no clone of the repository (it has no {PAGE}): go there")
+    for name in [section.name] if section.name else PARTS:
+        filled(page.read_text("utf-8"), name, "", str(page))
 
 
 def write_pages(root: Path, results: Results) -> None:
@@ -32,7 +53,7 @@ def write_pages(root: Path, results: Results) -> None:
     write_figures(root, results)
     write_bytes(root / "docs" / "board.png", png(images(results)))
     write_bytes(root / "docs" / "board.svg", quality_by_cost(results))
-    page = root / "docs" / "board.md"
+    page = root / PAGE
     _fill(page, "quality", tables.quality(results))
     _fill(page, "attributes", tables.attributes(results))
     _fill(page, "numbers", tables.numbers(results))
@@ -61,7 +82,7 @@ def write_section(root: Path, section: Section, results: Results) -> None:
     columns = [column for column in results.columns if column != results.headline]
     title = f"![Images of the models for captions of {section.name}]({picture})"
     parts = (tables.quality(results, columns), title, _protocol(results))
-    _fill(root / "docs" / "board.md", section.name, "\n\n".join(parts))
+    _fill(root / PAGE, section.name, "\n\n".join(parts))
 
 
 def write_figures(root: Path, results: Results) -> None:
@@ -107,10 +128,11 @@ def _missing(results: Results) -> str:
 
 def _line(standing: Standing) -> str:
     """Write a model's score, for its own page."""
-    value = with_range(standing.value(tables.HEADLINE))
+    value, seeds = with_range(standing.value(tables.HEADLINE)), len(standing.rows)
+    trained = "" if seeds == 1 else f" (mean, lowest and highest of {seeds} trainings)"
     return (
         f"On [the board](../../../docs/board.md), `{standing.name}` gets {value} % of the "
-        "one-object captions all right, after twenty minutes of one core."
+        f"one-object captions all right, after twenty minutes of one core{trained}."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,13 @@ from pathlib import Path
 from t2i.benchmarks.board.entering import models_on, rows_of
 from t2i.benchmarks.board.members import wanted_models
 from t2i.benchmarks.board.tables import models
+from t2i.core.errors import UserError
 
 BOARD = Path("docs/board")
 """Folder of the rows of `shapes`, seen from the repository's root."""
+
+PARTS = ("quality", "missing", "attributes", "numbers", "origins", "protocol")
+"""Names of the parts of docs/board.md that the section of `shapes` writes."""
 
 IMAGE_SIZE = 64
 """Size of the images of folders of pictures, pixels."""
@@ -24,13 +29,15 @@ BEST = 12
 class Section:
     """A table of the board.
 
-    Attributes:
+    Args:
         name: Its name, which marks its place in docs/board.md. "": the table of `shapes`.
         bench: The benchmark and its options, as `t2i bench` takes them.
+        folder: The folder of pictures. None: the benchmark needs none.
     """
 
     name: str
     bench: Sequence[str]
+    folder: Path | None = None
 
     @property
     def rows(self) -> Path:
@@ -46,11 +53,16 @@ class Section:
         Returns:
             Their names: of `shapes` all that are missing, of pictures those of the best on `shapes`
             that are missing.
+
+        Raises:
+            UserError: No model has a row of `shapes`, so that none is known to be good.
         """
         candidates, there = wanted_models(), models_on(root / self.rows)
         if self.name:
             best = rows_of(root / BOARD)
-            candidates = [s.rows[0].model for s in models(best)][:BEST] if best else []
+            if best is None:
+                raise UserError(f"{root / BOARD}: no model has a row; name some with --models")
+            candidates = [s.rows[0].model for s in models(best)][:BEST]
         return [name for name in candidates if name not in there]
 
 
@@ -65,6 +77,15 @@ def of_pictures(folder: Path) -> Section:
 
     Returns:
         The section.
+
+    Raises:
+        UserError: The folder's name cannot be that of a section.
     """
+    name = folder.resolve().name
+    if name in PARTS or not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+        raise UserError(
+            f"{folder}: its name becomes a section's, which has letters, digits, '.', '_' and '-' "
+            f"alone, and is none of {', '.join(PARTS)}: give it another"
+        )
     options = ("--data-dir", str(folder), "--image-size", str(IMAGE_SIZE))
-    return Section(folder.resolve().name, ("pictures", *options))
+    return Section(name, ("pictures", *options), folder)

@@ -138,7 +138,7 @@ def origins(results: Results) -> str:
         Markdown.
     """
     lines = (
-        [row.name, f"`{command(row.model)}`", made(row), "; ".join(row.warnings)]
+        [row.name, f"`{command(row.model, len(s.rows))}`", made(row), "; ".join(row.warnings)]
         for s in models(results)
         for row in s.rows
     )
@@ -157,16 +157,18 @@ def made(row: Row) -> str:
     return str(row.training.get("made", {}).get("created", ""))[:10]
 
 
-def command(model: str) -> str:
-    """Write the command that makes a model's row.
+def command(model: str, seeds: int) -> str:
+    """Write the command that makes a model's rows.
 
     Args:
         model: Name of the model.
+        seeds: Number of its rows.
 
     Returns:
         The command.
     """
-    return f"python -m t2i.benchmarks.board --models {model}"
+    several = f" --seeds {seeds}" if seeds > 1 else ""
+    return f"python -m t2i.benchmarks.board --models {model}{several}"
 
 
 def models(results: Results) -> list[Standing]:

@@ -198,7 +198,7 @@ def wanted_scores(config: RunConfig) -> list[Wanted]:
         config: The run's configuration; its setting `scores` names the scores.
 
     Returns:
-        The scores. None of them if nothing is scored.
+        The scores. Empty if nothing is scored.
 
     Raises:
         UserError: A score is unknown, or cannot be made while training.

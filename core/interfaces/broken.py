@@ -1,4 +1,4 @@
-"""Examples that cannot be read: they are counted, told and left out, up to a limit."""
+"""Examples that cannot be read: they are counted, reported and left out, up to a limit."""
 
 from __future__ import annotations
 

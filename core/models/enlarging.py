@@ -33,7 +33,7 @@ def enlarges(spec: ModelSpec) -> bool:
         spec: Its specification. Its module is imported.
 
     Returns:
-        Whether it enlarges the images of other models.
+        Whether its generator is a class that enlarges images. False for a function that builds one.
     """
     generator = import_object(spec.generator)
     return isinstance(generator, type) and issubclass(generator, Enlarging)

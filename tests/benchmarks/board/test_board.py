@@ -17,7 +17,8 @@ from t2i.benchmarks.board.sections import SHAPES, of_pictures
 from t2i.benchmarks.report.markdown import filled
 from t2i.benchmarks.results import VARIETY, Results, Row
 from t2i.benchmarks.run import grids
-from t2i.benchmarks.run.plan import named_models
+from t2i.benchmarks.run.chosen_benchmark import find_benchmark
+from t2i.benchmarks.run.plan import choose_models, named_models
 from t2i.core.errors import UserError
 from t2i.core.registry.tables import registry
 
@@ -43,7 +44,7 @@ def make_row(model, right, kind="model", seed=0):
     )  # fmt: skip
 
 
-def make_results(out, *rows, protocol="a" * 64):
+def make_results(out, *rows, protocol="a" * 64, benchmark="shapes"):
     """Write results of real images and some models, with the images of their grid."""
     rows = [make_row("real images", 99.0, "real"), *rows, make_row("wrong", 0.5, "floor")]
     for shade, row in enumerate(rows[:-1]):
@@ -51,11 +52,11 @@ def make_results(out, *rows, protocol="a" * 64):
             image = np.full((SIDE, SIDE, 3), 40 * shade % 240 + number, np.uint8)
             grids.save_image(out, grids.REAL if shade == 0 else row.name, number, 0, image)
     results = Results(
-        benchmark="shapes", protocol={}, protocol_hash=protocol, budget={"minutes": 20},
+        benchmark=benchmark, protocol={}, protocol_hash=protocol, budget={"minutes": 20},
         columns=[tables.HEADLINE], headline=tables.HEADLINE, bars=[], rows=rows,
         grid=[{"set": "one object", "caption": caption} for caption in CAPTIONS],
-        environment={"torch": "9"}, command="t2i bench shapes", created="2026-11-30T10:00:00",
-        out=out,
+        environment={"torch": "9"}, command=f"t2i bench {benchmark} --out=/home/ann/x",
+        created="2026-11-30T10:00:00", out=out,
     )  # fmt: skip
     results.save()
     return out
@@ -84,7 +85,7 @@ def test_rows_are_joined_in_any_order(tmp_path):
     two = make_results(tmp_path / "two", make_row("ldm", 95.0), make_row("ldm", 91.0, seed=1))
     for order in ((one, two), (two, one)):
         board = tmp_path / f"board-{order[0].name}"
-        assert [enter(board, found) for found in order] == [
+        assert [enter(board, found, "shapes") for found in order] == [
             [row.name for row in Results.load(found).rows if row.kind == "model"] for found in order
         ]
         found = rows_of(board)
@@ -95,7 +96,7 @@ def test_rows_are_joined_in_any_order(tmp_path):
         assert dfgan.scores == make_row("dfgan", 60.0).scores
         assert dfgan.training["run"] == "nowhere"  # not where it lay
         assert dfgan.training["made"] == {
-            "command": "t2i bench shapes", "created": "2026-11-30T10:00:00", "torch": "9",
+            "command": "t2i bench shapes --out=x", "created": "2026-11-30T10:00:00", "torch": "9",
         }  # fmt: skip
         with Image.open(board / "ldm.png") as strip:
             assert strip.size == (len(CAPTIONS) * SIDE, SIDE)
@@ -104,15 +105,26 @@ def test_rows_are_joined_in_any_order(tmp_path):
 
 def test_a_row_is_replaced_and_another_protocol_is_refused(tmp_path):
     board = tmp_path / "board"
-    enter(board, make_results(tmp_path / "old", make_row("ldm", 50.0)))
-    enter(board, make_results(tmp_path / "new", make_row("ldm", 97.0)))
+    enter(board, make_results(tmp_path / "old", make_row("ldm", 50.0)), "shapes")
+    enter(board, make_results(tmp_path / "new", make_row("ldm", 97.0)), "shapes")
     (standing,) = tables.models(rows_of(board))
     assert standing.value(tables.HEADLINE).mean == 97.0
     before = (board / "results.json").read_bytes()
     other = make_results(tmp_path / "other", make_row("dfgan", 60.0), protocol="b" * 64)
     with pytest.raises(UserError, match=r"protocol bbbbbbbbbbbb is not the board's \(aaaaaaaaaaaa"):
-        enter(board, other)
+        enter(board, other, "shapes")
+    with pytest.raises(UserError, match=r"results of 'shapes', where 'pictures' belongs"):
+        enter(tmp_path / "new board", other, "pictures")
     assert (board / "results.json").read_bytes() == before
+    enter(
+        board,
+        make_results(tmp_path / "s", make_row("ldm", 9.0), make_row("ldm", 7.0, seed=1)),
+        "shapes",
+    )
+    enter(board, make_results(tmp_path / "one", make_row("ldm", 90.0)), "shapes")
+    assert [row.name for row in rows_of(board).rows if row.kind == "model"] == ["ldm"]
+    assert not (board / "ldm-seed1.png").exists()
+    assert rows_of(board).budget == {"minutes": 20}
 
 
 def test_the_pages_say_what_the_rows_say(clone, tmp_path):
@@ -152,7 +164,7 @@ def test_the_pages_say_what_the_rows_say(clone, tmp_path):
 
 def test_a_document_without_a_place_is_named(clone, tmp_path):
     (clone / "README.md").write_text("no place")
-    enter(clone / "docs/board", make_results(tmp_path / "found", make_row("ldm", 95.0)))
+    enter(clone / "docs/board", make_results(tmp_path / "found", make_row("ldm", 95.0)), "shapes")
     results = rows_of(clone / "docs/board")
     with pytest.raises(UserError, match=r"README.md: put the lines '<!-- board -->'"):
         write_pages(clone, results)
@@ -163,11 +175,16 @@ def test_a_document_without_a_place_is_named(clone, tmp_path):
 def test_upsamplers_are_timed_but_not_compared():
     assert "upsampler" in named_models("all")
     assert "upsampler" not in wanted_models()
+    chosen = choose_models(find_benchmark("shapes", None), "all", {})
+    assert "upsampler" not in chosen
+    assert "deepfloyd" in chosen
     assert "ldm" in wanted_models()
 
 
 def test_pictures_have_a_section_of_their_own_without_real_images(clone, tmp_path, monkeypatch):
-    found = make_results(tmp_path / "found", make_row("dfgan", 60.0), make_row("ldm", 95.0))
+    found = make_results(
+        tmp_path / "found", make_row("dfgan", 60.0), make_row("ldm", 95.0), benchmark="pictures"
+    )
     document = json.loads((found / "results.json").read_text())
     for row in (row for row in document["rows"] if row["kind"] == "model"):
         row["training"]["config"] = {"model": row["model"], "data": {"dir": "/home/ann/emoji"}}
@@ -187,11 +204,13 @@ def test_pictures_have_a_section_of_their_own_without_real_images(clone, tmp_pat
 def test_the_best_of_shapes_are_trained_on_pictures(tmp_path):
     names = wanted_models()
     rows = [make_row(name, 90.0 - place) for place, name in enumerate(names)]
-    enter(tmp_path / SHAPES.rows, make_results(tmp_path / "found", *rows))
+    enter(tmp_path / SHAPES.rows, make_results(tmp_path / "found", *rows), "shapes")
     section = of_pictures(tmp_path / "emoji")
     assert section.wanted(tmp_path) == names[:12]
     assert SHAPES.wanted(tmp_path) == []
-    enter(tmp_path / section.rows, make_results(tmp_path / "other", make_row(names[1], 1.0)))
+    enter(
+        tmp_path / section.rows, make_results(tmp_path / "other", make_row(names[1], 1.0)), "shapes"
+    )
     assert section.wanted(tmp_path) == [names[0], *names[2:12]]
     assert section.bench[:3] == ("pictures", "--data-dir", str(tmp_path / "emoji"))
 
@@ -203,14 +222,21 @@ def test_figures_of_this_version_are_scores_of_its_models():
 
 
 @pytest.mark.parametrize(
-    ("place", "told"),
-    [("elsewhere", "no clone of the repository"), ("clone", "did you mean 'ldm'")],
+    ("place", "given", "told"),
+    [
+        ("elsewhere", ["--models", "ldm"], "no clone of the repository"),
+        ("clone", ["--models", "ldn"], "did you mean 'ldm'"),
+        ("clone", ["--pictures", "emoji"], "end of emoji"),
+        ("clone", ["--pictures", "quality"], "is none of quality, missing"),
+        ("clone", ["--pictures", "my pictures"], "give it another"),
+        ("clone", ["--pages"], "no row yet"),
+    ],
 )
-def test_what_cannot_be_done_is_one_line(clone, tmp_path, monkeypatch, place, told):
+def test_what_cannot_be_done_is_one_line(clone, tmp_path, monkeypatch, place, given, told):
     (tmp_path / place).mkdir(exist_ok=True)
     monkeypatch.chdir(tmp_path / place)
     with pytest.raises(SystemExit) as ended:
-        main(["--models", "ldn"])
+        main(given)
     assert told in ended.value.code
     assert len(ended.value.code.splitlines()) == 1
     assert not (tmp_path / place / "runs").exists()

@@ -195,7 +195,7 @@ class Files:
 
 @pytest.fixture(params=[False, True], ids=["broken", "raw"])
 def files(request, monkeypatch):
-    monkeypatch.setattr("t2i.core.interfaces.dataset.Dataset", Files)
+    monkeypatch.setattr("t2i.core.interfaces.broken.Dataset", Files)
     return lambda *away: Files(*away, raw=request.param)
 
 
