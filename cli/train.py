@@ -260,9 +260,9 @@ def train(
         low_memory=low_memory,
     )
     resolved = resolve(wanted, note if speaks() else _silent)
-    from t2i.benchmarks.run.in_training import training_scores, wanted_scores
+    from t2i.benchmarks.run.in_training import named_scores, training_scores
 
-    wanted_scores(resolved)  # --dry-run and --slurm refuse misspelt scores too
+    named_scores(resolved)  # --dry-run and --slurm refuse misspelt scores too
     if dry_run:
         _print_settings(resolved, as_json)
         return

@@ -191,22 +191,19 @@ class TrainingScores:
             yield images_of(batch, captions)
 
 
-def wanted_scores(config: RunConfig) -> list[Wanted]:
-    """List the scores that a run's settings name, or that suit its data set.
+def named_scores(config: RunConfig) -> list[Wanted]:
+    """List the scores that a run's settings name.
 
     Args:
         config: The run's configuration; its setting `scores` names the scores.
 
     Returns:
-        The scores. Empty if nothing is scored.
+        The scores. Empty if none is named.
 
     Raises:
         UserError: A score is unknown, or cannot be made while training.
     """
-    settings = config.settings
-    if settings.score_every is None and settings.score_seconds is None:
-        return []
-    return _usual(config) if settings.scores is None else [Wanted(t) for t in settings.scores]
+    return [Wanted(text) for text in config.settings.scores or ()]
 
 
 def training_scores(config: RunConfig) -> TrainingScores | None:
@@ -221,11 +218,17 @@ def training_scores(config: RunConfig) -> TrainingScores | None:
     Raises:
         UserError: A score is unknown, cannot be made while training, or its weights are missing.
     """
-    wanted, named = wanted_scores(config), config.settings.scores
-    for text, each in zip(named or (), wanted, strict=False):
+    settings = config.settings
+    if settings.score_every is None and settings.score_seconds is None:
+        return None
+    if settings.scores is None:
+        usual = _usual(config)
+        return TrainingScores(config, usual, optional=True) if usual else None
+    wanted = named_scores(config)
+    for text, each in zip(settings.scores, wanted, strict=True):
         if reason := hindrance(each.measure, {}):
             raise UserError(f"scores: '{text}': {reason}")
-    return TrainingScores(config, wanted, optional=named is None) if wanted else None
+    return TrainingScores(config, wanted) if wanted else None
 
 
 def _usual(config: RunConfig) -> list[Wanted]:
