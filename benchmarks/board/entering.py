@@ -1,4 +1,4 @@
-"""The rows of the board: results of `t2i bench shapes`, joined in one folder."""
+"""The rows of the board: results of `t2i bench`, joined in one folder."""
 
 from __future__ import annotations
 
@@ -81,10 +81,9 @@ def enter(board: Path, found: Path, benchmark: str, real_images: bool = True) ->
     replaced = {(row.kind, row.model) for row in entered}
     kept = [row for row in old.rows if (row.kind, row.model) not in replaced] if old else []
     order = ("real", "model", "floor")
-    for row in old.rows if old else ():
-        if row not in kept and row.name not in {one.name for one in entered}:
-            strip(board, row.name).unlink(missing_ok=True)
     rows = sorted([*kept, *entered], key=lambda row: (order.index(row.kind), row.name))
+    for name in {row.name for row in (old.rows if old else ())} - {row.name for row in rows}:
+        strip(board, name).unlink(missing_ok=True)
     replace(
         new, rows=rows, columns=_columns(new, old), out=board, spent={}, command=COMMAND,
         budget={"minutes": MINUTES},

@@ -57,13 +57,17 @@ class Section:
         Raises:
             UserError: No model has a row of `shapes`, so that none is known to be good.
         """
-        candidates, there = wanted_models(), models_on(root / self.rows)
-        if self.name:
-            best = rows_of(root / BOARD)
-            if best is None:
-                raise UserError(f"{root / BOARD}: no model has a row; name some with --models")
-            candidates = [s.rows[0].model for s in models(best)][:BEST]
-        return [name for name in candidates if name not in there]
+        there = models_on(root / self.rows)
+        return [name for name in self._candidates(root) if name not in there]
+
+    def _candidates(self, root: Path) -> list[str]:
+        """List the models that belong in the section."""
+        if not self.name:
+            return wanted_models()
+        best = rows_of(root / BOARD)
+        if best is None:
+            raise UserError(f"{root / BOARD}: no model has a row; name some with --models")
+        return [standing.rows[0].model for standing in models(best)][:BEST]
 
 
 SHAPES = Section("", ("shapes",))
