@@ -7,11 +7,11 @@
     python -m t2i.benchmarks.board --enter OUT            # enters rows of 't2i bench'
     python -m t2i.benchmarks.board --pages                # only writes the pages again
 
-Run it in a clone of the repository. A model is trained for twenty minutes on one core, which is ten
-minutes of a machine with two. Each row is entered when it is done, so Ctrl-C loses only the present
-one, and the same command goes on with it. Several of these commands may run at once, each with its
-own --models, and each on a core of its own. The pictures in DIR stay there: the board shows only
-their captions.
+Run it in a clone of the repository. A model is trained on one core, for twenty minutes on `shapes`
+(which is ten minutes of a machine with two) and for ten on pictures. Each row is entered when it is
+done, so Ctrl-C loses only the present one, and the same command goes on with it. Several of these
+commands may run at once, each with its own --models, and each on a core of its own. The pictures in
+DIR stay there: the board shows only their captions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from t2i.benchmarks.board.entering import COMMAND, MINUTES, enter, rows_of
+from t2i.benchmarks.board.entering import COMMAND, enter, rows_of
 from t2i.benchmarks.board.pages import check_place, write_pages, write_section
 from t2i.benchmarks.board.sections import SHAPES, Section, of_pictures
 from t2i.core.errors import T2IError, UserError
@@ -44,7 +44,7 @@ def score(section: Section, model: str, out: Path, seeds: int = 1) -> None:
     Raises:
         UserError: The benchmark failed; it has said why.
     """
-    budget = ["--minutes", str(MINUTES), "--seeds", str(seeds), "--jobs", "1"]
+    budget = ["--minutes", f"{section.minutes:g}", "--seeds", str(seeds), "--jobs", "1"]
     command = [sys.executable, "-m", "t2i.cli", "bench", *section.bench,
                "--models", model, *budget, "--out", str(out)]  # fmt: skip
     ended = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
@@ -67,13 +67,8 @@ def add(root: Path, section: Section, found: Sequence[Path], out: Path) -> None:
     """
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(out / ".lock"):
-        entered = [
-            name
-            for each in found
-            for name in enter(
-                root / section.rows, each, section.bench[0], real_images=section is SHAPES
-            )
-        ]
+        rows, kind, own = root / section.rows, section.bench[0], section is SHAPES
+        entered = [name for each in found for name in enter(rows, each, kind, section.minutes, own)]
         pages(root, section)
     print(f"entered: {', '.join(entered)}")
 

@@ -16,9 +16,6 @@ from t2i.core.io.files import write_bytes
 from t2i.core.io.images import png
 from t2i.core.models.loading import load
 
-MINUTES = 20
-"""Training time of a model on one core."""
-
 COMMAND = "python -m t2i.benchmarks.board"
 """The command that makes the board."""
 
@@ -52,20 +49,23 @@ def models_on(board: Path) -> list[str]:
     return list(dict.fromkeys(row.model for row in rows if row.kind == "model"))
 
 
-def enter(board: Path, found: Path, benchmark: str, real_images: bool = True) -> list[str]:
+def enter(
+    board: Path, found: Path, benchmark: str, minutes: float, real_images: bool = True
+) -> list[str]:
     """Enter the rows of a benchmark's results. The former rows of their models are replaced.
 
     Args:
         board: The board's folder; it is made if it does not exist.
         found: The folder of the results, with the images of their grid.
         benchmark: The benchmark that the board shows.
+        minutes: Training time of its models on one core, minutes.
         real_images: Whether the strip of real images is kept.
 
     Returns:
         Names of the rows of models that were entered.
 
     Raises:
-        UserError: The results are those of another benchmark or protocol, or are damaged.
+        UserError: The results are those of another benchmark, protocol or budget, or are damaged.
     """
     new, old = Results.load(found), rows_of(board)
     if new.benchmark != benchmark:
@@ -75,6 +75,8 @@ def enter(board: Path, found: Path, benchmark: str, real_images: bool = True) ->
             f"{found}: its protocol {new.protocol_hash[:12]} is not the board's "
             f"({old.protocol_hash[:12]}): score its runs again with 't2i bench {benchmark} --run'"
         )
+    for row in new.rows:
+        _check_budget(row, found, minutes)
     entered = [_trimmed(row, new) for row in new.rows]
     for row in entered if real_images else [row for row in entered if row.kind == "model"]:
         _keep_images(found, board, row, len(new.grid))
@@ -86,7 +88,7 @@ def enter(board: Path, found: Path, benchmark: str, real_images: bool = True) ->
         strip(board, name).unlink(missing_ok=True)
     replace(
         new, rows=rows, columns=_columns(new, old), out=board, spent={}, command=COMMAND,
-        budget={"minutes": MINUTES},
+        budget={"minutes": minutes},
     ).save()  # fmt: skip
     return [row.name for row in entered if row.kind == "model"]
 
@@ -107,6 +109,24 @@ def strip(board: Path, row: str) -> Path:
 def _columns(new: Results, old: Results | None) -> list[Column]:
     """Return the columns of both, each once."""
     return list(dict.fromkeys([*(old.columns if old else ()), *new.columns]))
+
+
+def _check_budget(row: Row, found: Path, minutes: float) -> None:
+    """Check that a model was trained for the board's time, on one core.
+
+    Raises:
+        UserError: It was not.
+    """
+    if row.kind != "model":
+        return
+    had, threads = row.training.get("config", {}).get("minutes"), row.training.get("threads")
+    if (had, threads) != (minutes, 1):
+        time = f"{had:g} minutes" if had else "a number of steps"
+        raise UserError(
+            f"{found}: '{row.name}' was trained for {time} with {threads} threads, where "
+            f"{minutes:g} minutes with one belong: set OMP_NUM_THREADS=1, and give --minutes "
+            f"{minutes:g}"
+        )
 
 
 def _trimmed(row: Row, results: Results) -> Row:

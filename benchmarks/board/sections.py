@@ -21,6 +21,9 @@ PARTS = ("quality", "missing", "attributes", "numbers", "origins", "protocol")
 IMAGE_SIZE = 64
 """Size of the images of folders of pictures, pixels."""
 
+PICTURES_MINUTES = 10
+"""Training time of a model on a folder of pictures, on one core, minutes."""
+
 BEST = 12
 """Number of models that are trained on a folder of pictures: the best of `shapes`."""
 
@@ -32,11 +35,13 @@ class Section:
     Args:
         name: Its name, which marks its place in docs/board.md. "": the table of `shapes`.
         bench: The benchmark and its options, as `t2i bench` takes them.
+        minutes: Training time of a model on one core, minutes.
         folder: The folder of pictures. None: the benchmark needs none.
     """
 
     name: str
     bench: Sequence[str]
+    minutes: float
     folder: Path | None = None
 
     @property
@@ -70,7 +75,7 @@ class Section:
         return [standing.rows[0].model for standing in models(best)][:BEST]
 
 
-SHAPES = Section("", ("shapes",))
+SHAPES = Section("", ("shapes",), 20)
 
 
 def of_pictures(folder: Path) -> Section:
@@ -92,4 +97,4 @@ def of_pictures(folder: Path) -> Section:
             f"alone, and is none of {', '.join(PARTS)}: give it another"
         )
     options = ("--data-dir", str(folder), "--image-size", str(IMAGE_SIZE))
-    return Section(name, ("pictures", *options), folder)
+    return Section(name, ("pictures", *options), PICTURES_MINUTES, folder)

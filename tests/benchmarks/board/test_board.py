@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ CAPTIONS = ("a red circle", "two small stars")
 SIDE = 32
 
 
-def make_row(model, right, kind="model", seed=0):
+def make_row(model, right, kind="model", seed=0, minutes=20):
     marks = dict.fromkeys(("shape", "colour", "size", "position", "count"), 90.0)
     one = {"caption-accuracy": {"all": right, **marks}, "fid": {"fid": 2.5}}
     return Row(
@@ -34,11 +35,15 @@ def make_row(model, right, kind="model", seed=0):
         model=model if kind == "model" else "", seed=seed,
         scores={
             "one object": one,
-            **{name: {"caption-accuracy": {"all": right / 2}} for name in ("all kinds", "compositions")},  # noqa: E501
+            "all kinds": {"caption-accuracy": {"all": right / 2}},
+            "compositions": {"caption-accuracy": {"all": right / 2}},
             VARIETY: {"diversity": {"diversity": 9.5}},
         },
         intervals={"one object": {"caption-accuracy": {"all": (right - 3, right + 2)}}},
-        training={"run": "/nowhere", "steps": 1234, "parameters": {"all": 2.5e6}},
+        training={
+            "run": "/nowhere", "steps": 1234, "parameters": {"all": 2.5e6}, "threads": 1,
+            "config": {"model": model, "minutes": minutes},
+        },
         sampling={"name": "direct", "seconds_per_image": 0.02 if model == "ldm" else 0.001},
         warnings=["mode collapse"] if model == "dfgan" else [],
     )  # fmt: skip
@@ -85,7 +90,7 @@ def test_rows_are_joined_in_any_order(tmp_path):
     two = make_results(tmp_path / "two", make_row("ldm", 95.0), make_row("ldm", 91.0, seed=1))
     for order in ((one, two), (two, one)):
         board = tmp_path / f"board-{order[0].name}"
-        assert [enter(board, found, "shapes") for found in order] == [
+        assert [enter(board, found, "shapes", 20) for found in order] == [
             [row.name for row in Results.load(found).rows if row.kind == "model"] for found in order
         ]
         found = rows_of(board)
@@ -105,26 +110,43 @@ def test_rows_are_joined_in_any_order(tmp_path):
 
 def test_a_row_is_replaced_and_another_protocol_is_refused(tmp_path):
     board = tmp_path / "board"
-    enter(board, make_results(tmp_path / "old", make_row("ldm", 50.0)), "shapes")
-    enter(board, make_results(tmp_path / "new", make_row("ldm", 97.0)), "shapes")
+    enter(board, make_results(tmp_path / "old", make_row("ldm", 50.0)), "shapes", 20)
+    enter(board, make_results(tmp_path / "new", make_row("ldm", 97.0)), "shapes", 20)
     (standing,) = tables.models(rows_of(board))
     assert standing.value(tables.HEADLINE).mean == 97.0
     before = (board / "results.json").read_bytes()
     other = make_results(tmp_path / "other", make_row("dfgan", 60.0), protocol="b" * 64)
     with pytest.raises(UserError, match=r"protocol bbbbbbbbbbbb is not the board's \(aaaaaaaaaaaa"):
-        enter(board, other, "shapes")
+        enter(board, other, "shapes", 20)
     with pytest.raises(UserError, match=r"results of 'shapes', where 'pictures' belongs"):
-        enter(tmp_path / "new board", other, "pictures")
+        enter(tmp_path / "new board", other, "pictures", 10)
     assert (board / "results.json").read_bytes() == before
     enter(
         board,
         make_results(tmp_path / "s", make_row("ldm", 9.0), make_row("ldm", 7.0, seed=1)),
         "shapes",
+        20,
     )
-    enter(board, make_results(tmp_path / "one", make_row("ldm", 90.0)), "shapes")
+    enter(board, make_results(tmp_path / "one", make_row("ldm", 90.0)), "shapes", 20)
     assert [row.name for row in rows_of(board).rows if row.kind == "model"] == ["ldm"]
     assert not (board / "ldm-seed1.png").exists()
     assert rows_of(board).budget == {"minutes": 20}
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        ({"config": {"minutes": 10.0}}, "10 minutes with 1 threads"),
+        ({"config": {"minutes": None}}, "a number of steps with 1 threads"),
+        ({"threads": 2}, "20 minutes with 2 threads"),
+    ],
+)
+def test_a_row_of_another_budget_is_refused(tmp_path, part, told):
+    row = make_row("ldm", 95.0)
+    row = replace(row, training={**row.training, **part})
+    with pytest.raises(UserError, match=f"'ldm' was trained for {told}, where 20 minutes"):
+        enter(tmp_path / "board", make_results(tmp_path / "found", row), "shapes", 20)
+    assert not (tmp_path / "board").exists()
 
 
 def test_the_pages_say_what_the_rows_say(clone, tmp_path):
@@ -164,7 +186,9 @@ def test_the_pages_say_what_the_rows_say(clone, tmp_path):
 
 def test_a_document_without_a_place_is_named(clone, tmp_path):
     (clone / "README.md").write_text("no place")
-    enter(clone / "docs/board", make_results(tmp_path / "found", make_row("ldm", 95.0)), "shapes")
+    enter(
+        clone / "docs/board", make_results(tmp_path / "found", make_row("ldm", 95.0)), "shapes", 20
+    )
     results = rows_of(clone / "docs/board")
     with pytest.raises(UserError, match=r"README.md: put the lines '<!-- board -->'"):
         write_pages(clone, results)
@@ -182,12 +206,11 @@ def test_upsamplers_are_timed_but_not_compared():
 
 
 def test_pictures_have_a_section_of_their_own_without_real_images(clone, tmp_path, monkeypatch):
-    found = make_results(
-        tmp_path / "found", make_row("dfgan", 60.0), make_row("ldm", 95.0), benchmark="pictures"
-    )
+    rows = [make_row(name, right, minutes=10) for name, right in (("dfgan", 60.0), ("ldm", 95.0))]
+    found = make_results(tmp_path / "found", *rows, benchmark="pictures")
     document = json.loads((found / "results.json").read_text())
     for row in (row for row in document["rows"] if row["kind"] == "model"):
-        row["training"]["config"] = {"model": row["model"], "data": {"dir": "/home/ann/emoji"}}
+        row["training"]["config"]["data"] = {"dir": "/home/ann/emoji"}
     (found / "results.json").write_text(json.dumps(document))
     page = clone / "docs/board.md"
     page.write_text(page.read_text() + "<!-- emoji -->old<!-- end of emoji -->")
@@ -204,13 +227,12 @@ def test_pictures_have_a_section_of_their_own_without_real_images(clone, tmp_pat
 def test_the_best_of_shapes_are_trained_on_pictures(tmp_path):
     names = wanted_models()
     rows = [make_row(name, 90.0 - place) for place, name in enumerate(names)]
-    enter(tmp_path / SHAPES.rows, make_results(tmp_path / "found", *rows), "shapes")
+    enter(tmp_path / SHAPES.rows, make_results(tmp_path / "found", *rows), "shapes", 20)
     section = of_pictures(tmp_path / "emoji")
     assert section.wanted(tmp_path) == names[:12]
     assert SHAPES.wanted(tmp_path) == []
-    enter(
-        tmp_path / section.rows, make_results(tmp_path / "other", make_row(names[1], 1.0)), "shapes"
-    )
+    other = make_results(tmp_path / "other", make_row(names[1], 1.0))
+    enter(tmp_path / section.rows, other, "shapes", 20)
     assert section.wanted(tmp_path) == [names[0], *names[2:12]]
     assert section.bench[:3] == ("pictures", "--data-dir", str(tmp_path / "emoji"))
 
