@@ -15,6 +15,7 @@ from click.shell_completion import CompletionItem
 from t2i.cli.output import note
 from t2i.core.errors import UserError, nearest
 from t2i.core.io.files import check_regular
+from t2i.core.io.names import names_in
 from t2i.core.registry.specs import AUTO, import_object
 from t2i.core.registry.tables import registry
 
@@ -210,11 +211,11 @@ def listed(text: str | None, option: str = "models") -> list[str] | None:
     """
     if text is None:
         return None
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = names_in(text)
     if not names:
         every = ", or 'all'" if option == "models" else ""
         raise UserError(f"--{option}: name at least one {option.removesuffix('s')}{every}")
-    return list(dict.fromkeys(names))
+    return names
 
 
 def run_option(*names: str, **settings: Any) -> Callable[[Decorated], Decorated]:

@@ -26,6 +26,7 @@ from t2i.core.fetch.downloads import (
 )
 from t2i.core.fetch.downloads import fetch as get
 from t2i.core.fetch.transfer import Progress
+from t2i.core.io.names import names_in
 from t2i.core.io.terminal import printable
 from t2i.core.registry.specs import DownloadSpec
 from t2i.core.registry.tables import registry
@@ -62,7 +63,7 @@ def fetch(
         _list(as_json)
         return
     spec = registry().downloads[name]
-    names = [part.strip() for part in (parts or "").split(",") if part.strip()]
+    names = names_in(parts)
     _announce(spec, names, out, mirror)
     if not yes and sys.stdin.isatty() and sys.stderr.isatty():
         click.confirm("get it?", abort=True, err=True)

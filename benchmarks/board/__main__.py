@@ -29,6 +29,7 @@ from t2i.benchmarks.board.entering import COMMAND, enter, rows_of
 from t2i.benchmarks.board.pages import check_place, write_pages, write_section
 from t2i.benchmarks.board.sections import SHAPES, Section, of_pictures
 from t2i.core.errors import T2IError, UserError
+from t2i.core.io.names import names_in
 from t2i.core.registry.tables import registry
 
 
@@ -137,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _named(text: str) -> list[str]:
     """Return the models that are named; an unknown name raises UserError."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = names_in(text)
     for name in names:
         registry().models[name]
     return names

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from t2i.benchmarks.board import figures, tables
-from t2i.benchmarks.board.members import wanted_models
 from t2i.benchmarks.board.pictures import images, quality_by_cost
-from t2i.benchmarks.board.sections import PARTS, Section
+from t2i.benchmarks.board.sections import Section
 from t2i.benchmarks.report.markdown import filled, markdown_table
 from t2i.benchmarks.report.table import with_range
 from t2i.benchmarks.results import Results, Standing, Value
@@ -36,7 +35,7 @@ def check_place(root: Path, section: Section) -> None:
     page = root / PAGE
     if not page.is_file():
         raise UserError(f"{root}: no clone of the repository (it has no {PAGE}): go there")
-    for name in [section.name] if section.name else PARTS:
+    for name in [section.name] if section.name else tables.PARTS:
         filled(page.read_text("utf-8"), name, "", str(page))
 
 
@@ -54,12 +53,8 @@ def write_pages(root: Path, results: Results) -> None:
     write_bytes(root / "docs" / "board.png", png(images(results)))
     write_bytes(root / "docs" / "board.svg", quality_by_cost(results))
     page = root / PAGE
-    _fill(page, "quality", tables.quality(results))
-    _fill(page, "attributes", tables.attributes(results))
-    _fill(page, "numbers", tables.numbers(results))
-    _fill(page, "origins", tables.origins(results))
-    _fill(page, "protocol", _protocol(results))
-    _fill(page, "missing", _missing(results))
+    for name, written in tables.PARTS.items():
+        _fill(page, name, written(results))
     _fill(root / "README.md", "board", _list(results))
     for standing in tables.models(results):
         spec = registry().models.origin(standing.rows[0].model).plugin
@@ -81,7 +76,7 @@ def write_section(root: Path, section: Section, results: Results) -> None:
     write_bytes(root / "docs" / picture, png(images(results)))
     columns = [column for column in results.columns if column != results.headline]
     title = f"![Images of the models for captions of {section.name}]({picture})"
-    parts = (tables.quality(results, columns), title, _protocol(results))
+    parts = (tables.quality(results, columns), title, tables.protocol(results))
     _fill(root / PAGE, section.name, "\n\n".join(parts))
 
 
@@ -112,18 +107,6 @@ def _ends(value: Value) -> tuple[float, float, float]:
 def _fill(page: Path, name: str, text: str) -> None:
     """Write a part of a document anew."""
     write_bytes(page, filled(page.read_text("utf-8"), name, text, str(page)).encode())
-
-
-def _protocol(results: Results) -> str:
-    captions = "; ".join(f"({n}) {entry['caption']}" for n, entry in enumerate(results.grid, 1))
-    return f"Protocol `{results.protocol_hash}`.\n\nCaptions, from left to right: {captions}."
-
-
-def _missing(results: Results) -> str:
-    """Name the models that have no row yet."""
-    there = {standing.rows[0].model for standing in tables.models(results)}
-    missing = [f"`{name}`" for name in wanted_models() if name not in there]
-    return f"Without a row yet: {', '.join(missing) or 'none'}."
 
 
 def _line(standing: Standing) -> str:

@@ -9,14 +9,11 @@ from pathlib import Path
 
 from t2i.benchmarks.board.entering import models_on, rows_of
 from t2i.benchmarks.board.members import wanted_models
-from t2i.benchmarks.board.tables import models
+from t2i.benchmarks.board.tables import PARTS, models
 from t2i.core.errors import UserError
 
 BOARD = Path("docs/board")
 """Folder of the rows of `shapes`, seen from the repository's root."""
-
-PARTS = ("quality", "missing", "attributes", "numbers", "origins", "protocol")
-"""Names of the parts of docs/board.md that the section of `shapes` writes."""
 
 IMAGE_SIZE = 64
 """Size of the images of folders of pictures, pixels."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from t2i.benchmarks.board.members import wanted_models
 from t2i.benchmarks.report.markdown import markdown_table
 from t2i.benchmarks.report.table import DASH, cost, number, with_range
 from t2i.benchmarks.results import VARIETY, Column, Results, Row, Standing
@@ -143,6 +144,40 @@ def origins(results: Results) -> str:
         for row in s.rows
     )
     return markdown_table([["model", "command", "date", "flags"], *lines])
+
+
+def missing(results: Results) -> str:
+    """Name the models that have no row yet.
+
+    Args:
+        results: The board's rows.
+
+    Returns:
+        A sentence.
+    """
+    there = {standing.rows[0].model for standing in models(results)}
+    names = [f"`{name}`" for name in wanted_models() if name not in there]
+    return f"Without a row yet: {', '.join(names) or 'none'}."
+
+
+def protocol(results: Results) -> str:
+    """Write the protocol of the rows, and the captions of their images.
+
+    Args:
+        results: The board's rows.
+
+    Returns:
+        Two paragraphs.
+    """
+    captions = "; ".join(f"({n}) {entry['caption']}" for n, entry in enumerate(results.grid, 1))
+    return f"Protocol `{results.protocol_hash}`.\n\nCaptions, from left to right: {captions}."
+
+
+PARTS: Mapping[str, Callable[[Results], str]] = {
+    "quality": quality, "missing": missing, "attributes": attributes, "numbers": numbers,
+    "origins": origins, "protocol": protocol,
+}  # fmt: skip
+"""The parts of docs/board.md that show the rows of `shapes`, and what writes each."""
 
 
 def made(row: Row) -> str:

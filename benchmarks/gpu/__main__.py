@@ -24,6 +24,7 @@ from typing import Any
 from t2i.benchmarks.gpu.plan import Measurement, planned
 from t2i.benchmarks.gpu.table import tables
 from t2i.core.errors import T2IError
+from t2i.core.io.names import names_in
 from t2i.core.registry.tables import registry
 
 MEASURING = "t2i.benchmarks.gpu.measuring"
@@ -118,10 +119,6 @@ LIMIT = 90.0
 """Seconds for one measurement, its start included."""
 
 
-def _names(text: str | None) -> list[str]:
-    return [name.strip() for name in (text or "").split(",") if name.strip()]
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what is missing, and print the tables.
 
@@ -139,11 +136,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="time to repeat each for")
     parser.add_argument("--out", type=Path, default=Path("gpu.jsonl"), help="file of results")
     given = parser.parse_args(arguments)
-    models, ways = _names(given.models), _names(given.ways)
+    models, ways = names_in(given.models), names_in(given.ways)
     try:
         for name in models:
             registry().models[name]
-        wanted = missing(given.out, planned(_names(given.presets), models))
+        wanted = missing(given.out, planned(names_in(given.presets), models))
     except T2IError as error:
         sys.exit(str(error))
     wanted = [each for each in wanted if not ways or each.way in ways]
