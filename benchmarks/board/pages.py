@@ -112,10 +112,13 @@ def _fill(page: Path, name: str, text: str) -> None:
 def _line(standing: Standing) -> str:
     """Write a model's score, for its own page."""
     value, seeds = with_range(standing.value(tables.HEADLINE)), len(standing.rows)
-    trained = "" if seeds == 1 else f" (mean, lowest and highest of {seeds} trainings)"
+    trained = ", after twenty minutes of one core"
+    if not any(row.training.get("steps") for row in standing.rows):
+        trained = ". Nothing is trained"
+    several = "" if seeds == 1 else f" (mean, lowest and highest of {seeds} trainings)"
     return (
         f"On [the board](../../../docs/board.md), `{standing.name}` gets {value} % of the "
-        f"one-object captions all right, after twenty minutes of one core{trained}."
+        f"one-object captions all right{trained}{several}."
     )
 
 

@@ -196,6 +196,18 @@ def test_a_document_without_a_place_is_named(clone, tmp_path):
         filled("a <!-- x --> b", "x", "c", "page.md")
 
 
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [(1234, "all right, after twenty minutes of one core."), (0, "all right. Nothing is trained.")],
+)
+def test_a_page_says_whether_its_model_was_trained(clone, tmp_path, steps, said):
+    row = make_row("ldm", 95.0)
+    row = replace(row, training={**row.training, "steps": steps})
+    enter(clone / "docs/board", make_results(tmp_path / "found", row), "shapes", 20)
+    write_pages(clone, rows_of(clone / "docs/board"))
+    assert said in (clone / "plugins/models/ldm/README.md").read_text()
+
+
 def test_upsamplers_are_timed_but_not_compared():
     assert "upsampler" in named_models("all")
     assert "upsampler" not in wanted_models()
