@@ -21,7 +21,9 @@ class PartConfig(Config):
     """Settings of one part of a cascade: its size, and the stage that trains it."""
 
     image_size: int = Field(32, ge=4)
-    """Height and width of the images of this part in pixels."""
+    """Height and width of the images of this part in pixels.
+
+    In a cascade of two parts on pixels that leaves it out, it follows from the model's."""
 
     share: float = Field(1.0, gt=0)
     """Share of the training budget, relative to the sum of all parts' shares."""
@@ -112,12 +114,49 @@ class UpsamplerPart(PartConfig, UpsamplerSettings):
     """Settings of an upsampler that is a part of a cascade."""
 
 
+def low_side(size: int) -> int:
+    """Choose the side of the smaller images: a quarter from 256 pixels on, as in the papers.
+
+    Args:
+        size: Height and width of the enlarged images in pixels.
+
+    Returns:
+        A half or a quarter of it.
+    """
+    return size // (4 if size >= 256 else 2)
+
+
+def with_sizes(settings: Any, first: str) -> Any:
+    """Add the sizes that the two parts of a cascade leave out: they follow from the model's.
+
+    Args:
+        settings: Settings of a cascade, not yet checked.
+        first: Name of the part that draws small images. The other part is `upsampler`.
+
+    Returns:
+        The settings with `image_size` and `low_size` of these parts. What is set stays. A cascade
+        with a third part is returned as it is.
+    """
+    if not isinstance(settings, Mapping) or settings.get("upsampler2") is not None:
+        return settings
+    small, large = settings.get(first), settings.get("upsampler")
+    size = settings.get("image_size", 32)
+    if not (isinstance(small, Mapping) and isinstance(large, Mapping) and isinstance(size, int)):
+        return settings
+    low = small.get("image_size", low_side(size))
+    return {
+        **settings,
+        first: {"image_size": large.get("low_size", low), **small},
+        "upsampler": {"image_size": size, "low_size": low, **large},
+    }
+
+
 SMALL_UPSAMPLER: dict[str, Any] = {
-    "image_size": 32, "low_size": 16, "schedule": "cosine", "prediction": "sample", "error": "x_0",
+    "schedule": "cosine", "prediction": "sample", "error": "x_0",
     "min_snr_gamma": 5.0, "residual": True, "augmentation": 0.5, "augmentation_sampling": 0.1,
     "patch": 2, "unet": {
         "channels": (48, 96), "layers": 1, "attention": ("none", "none"), "middle": "none",
         "head_width": 16, "groups": 8, "sentence": True,
     },
 }  # fmt: skip
-"""An upsampler from 16 to 32 pixels, of the presets `tiny` and `shapes`."""
+"""An upsampler, by itself from 16 to 32 pixels, of the presets `tiny` and `shapes`."""

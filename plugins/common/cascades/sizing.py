@@ -5,21 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from t2i.plugins.common.cascades.config import SMALL_UPSAMPLER
+from t2i.plugins.common.cascades.config import SMALL_UPSAMPLER, low_side
 from t2i.plugins.common.diffusion.config import SMALL_UNET, WIDE, quick_batch, wide_pixels
 from t2i.plugins.common.sizing import by_memory, patch_of
-
-
-def low_side(size: int) -> int:
-    """Choose the side of the smaller images: a quarter from 256 pixels on, as in the papers.
-
-    Args:
-        size: Height and width of the enlarged images in pixels.
-
-    Returns:
-        A half or a quarter of it.
-    """
-    return size // (4 if size >= 256 else 2)
 
 
 def first_network(size: int, memory: int | None) -> dict[str, Any]:

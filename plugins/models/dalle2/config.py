@@ -13,6 +13,7 @@ from t2i.plugins.common.cascades.config import (
     PartConfig,
     PixelPart,
     UpsamplerPart,
+    with_sizes,
 )
 from t2i.plugins.common.cascades.sizing import sized_cascade
 from t2i.plugins.common.clip.config import ClipVisionConfig
@@ -168,6 +169,16 @@ class Dalle2Config(ModelConfig):
     text_lr: float = Field(1e-4, gt=0)
     """Learning rate of the text encoder in the contrastive stage."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _sizes(cls, settings: Any) -> Any:
+        if not isinstance(settings, Mapping):
+            return settings
+        given = dict(settings)
+        if isinstance(prior := given.get("prior"), Mapping) and "image_size" in given:
+            given["prior"] = {"image_size": given["image_size"], **prior}
+        return with_sizes(given, "decoder")
+
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         size = self.decoder.image_size
@@ -199,7 +210,6 @@ class Dalle2Config(ModelConfig):
     @classmethod
     def sized(cls, size: int, memory: int | None) -> Preset:
         settings = sized_cascade(TINY, "decoder", size, memory)
-        settings |= {"prior": {**SMALL_PRIOR, "image_size": size}}
         return Preset(settings, encoder=("words", {"layers": 1, "width": 64}), sampler=FEW)
 
 
@@ -242,13 +252,13 @@ ENGINE = {k: v for k, v in QUICK_TRAINING.items() if k not in ("lr", "lr_text", 
 RATES = {k: v for k, v in QUICK_TRAINING.items() if k in ("lr", "lr_text", "betas")}
 
 SMALL_PRIOR: dict[str, Any] = {
-    "image_size": 32, "schedule": "cosine", "prediction": "sample", "width": 128, "layers": 3,
+    "schedule": "cosine", "prediction": "sample", "width": 128, "layers": 3,
     "heads": 4, "length": 49, "share": 0.1, "training": {"batch_size": 64}, **RATES, "lr": 1e-3,
 }  # fmt: skip
 
 # The network predicts x_0: its channels are too few for all the noise in the values of a patch.
 SMALL_DECODER: dict[str, Any] = {
-    "image_size": 16, "schedule": "cosine", "prediction": "sample", "error": "x_0",
+    "schedule": "cosine", "prediction": "sample", "error": "x_0",
     "min_snr_gamma": 5.0, "patch": 2, "share": 0.6, **RATES,
     "unet": {**SMALL_UNET, "map_hops": 2, "map_queries": "sinusoids"},
 }  # fmt: skip

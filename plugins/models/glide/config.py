@@ -8,7 +8,12 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from t2i.core.settings import MOST_LAYERS, Config, ModelConfig, Preset
-from t2i.plugins.common.cascades.config import SMALL_UPSAMPLER, PixelPart, UpsamplerPart
+from t2i.plugins.common.cascades.config import (
+    SMALL_UPSAMPLER,
+    PixelPart,
+    UpsamplerPart,
+    with_sizes,
+)
 from t2i.plugins.common.cascades.sizing import sized_cascade
 from t2i.plugins.common.diffusion.adm.config import AdmConfig
 from t2i.plugins.common.diffusion.config import (
@@ -126,6 +131,11 @@ class GlideConfig(ModelConfig):
     upsampler: GlideUpsampler = GlideUpsampler.model_validate(SMALL_UPSAMPLER)
     """The part that enlarges them."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _sizes(cls, settings: Any) -> Any:
+        return with_sizes(settings, "base")
+
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         if self.upsampler.image_size != self.image_size:
@@ -182,7 +192,7 @@ RATES = {k: v for k, v in QUICK_TRAINING.items() if k in ("lr", "lr_text", "beta
 
 # The networks predict x_0: their channels are too few for all the noise in the values of a patch.
 SMALL_BASE: dict[str, Any] = {
-    "image_size": 16, "schedule": "cosine", "prediction": "sample", "error": "x_0",
+    "schedule": "cosine", "prediction": "sample", "error": "x_0",
     "min_snr_gamma": 5.0, "patch": 2, "unet": SMALL_UNET, "transformer": READER, "share": 0.7,
     "lr_transformer": 1.5e-4, **RATES,
 }  # fmt: skip

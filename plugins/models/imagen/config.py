@@ -13,6 +13,7 @@ from t2i.plugins.common.cascades.config import (
     PartConfig,
     PixelPart,
     UpsamplerPart,
+    with_sizes,
 )
 from t2i.plugins.common.cascades.sizing import sized_cascade
 from t2i.plugins.common.diffusion.adm.config import AdmConfig
@@ -138,6 +139,11 @@ class ImagenConfig(ModelConfig):
     upsampler2: SuperPart | None = None
     """The upsampler of the images of `upsampler`. None: there is none."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _sizes(cls, settings: Any) -> Any:
+        return with_sizes(settings, "base")
+
     @model_validator(mode="after")
     def _chain(self) -> Self:
         size, last = self.base.image_size, "base"
@@ -213,7 +219,7 @@ IF_TEXT = {"weights": "google/flan-t5-xxl", "length": 77, "padding": "encoded", 
 XXL_WIDTH = 4096
 
 SMALL_BASE: dict[str, Any] = {
-    "image_size": 16, "share": 0.7, "schedule": "cosine", "prediction": "sample", "error": "x_0",
+    "share": 0.7, "schedule": "cosine", "prediction": "sample", "error": "x_0",
     "min_snr_gamma": 5.0, "patch": 2, "unet": SMALL_UNET,
 }  # fmt: skip
 
