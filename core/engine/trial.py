@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -25,9 +26,10 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class Trial:
     """A stage with fresh weights that is ready for steps.
 
-    Images and text features are random, no data set is read, and the weights do not matter. Only a
-    stage that trains the text encoder runs it. The settings channels_last, compile and precision
-    are those of the configuration.
+    Images and text features are random, no data set is read, and the weights do not matter. Where
+    the text encoder gives more than vectors, such as tokens, the features are its own. Only a stage
+    that trains the text encoder runs it in each step. The settings channels_last, compile and
+    precision are those of the configuration.
 
     Args:
         config: The model's configuration.
@@ -91,8 +93,8 @@ def training_step(
 ) -> Callable[[], None]:
     """Prepare a whole training step of a stage, on a batch in memory.
 
-    Text features are random and computed beforehand; only a stage that trains the text encoder runs
-    it. The settings channels_last, compile and precision are those of the configuration.
+    Text features are made beforehand, as by `Trial`; only a stage that trains the text encoder runs
+    it in each step. The settings channels_last, compile and precision are those of the configuration.
 
     Args:
         config: The model's configuration.
@@ -123,7 +125,13 @@ def _stage(config: RunConfig, encoder: TextEncoder, name: str | None) -> Stage:
 def _features(
     encoder: TextEncoder, captions: tuple[str, ...], device: torch.device
 ) -> TextFeatures:
+    """Make features of captions: random ones, or the encoder's own where it has more than vectors."""
     count, shape = len(captions), encoder.shape
+    with torch.no_grad():
+        one = encoder.encode(captions[:1])
+    if one.extras:  # such as tokens, whose values cannot be any
+        rows = one.map(lambda x: x.repeat(count, *[1] * (x.dim() - 1)))
+        return replace(rows, captions=captions)
     sentence = torch.randn(count, shape.sentence, device=device)
     words = torch.randn(count, WORDS, shape.words, device=device)
     mask = torch.ones(count, WORDS, dtype=torch.bool, device=device)

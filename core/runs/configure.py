@@ -291,7 +291,8 @@ def _assemble(
     merged = _merged(spec, layers)
     where = layers[-1][0] if len(layers) == 1 else f"model '{model}'"
     own = {key: value for key, value in merged.items() if key not in (*SECTIONS, *NAMES)}
-    settings: ModelConfig = import_object(spec.config).of(own, where)
+    config: type[ModelConfig] = import_object(spec.config)
+    settings = _settings(config, own, where, preset, _preset_size(config, preset, layers[0]))
     data, encoder, sampler = (
         {"name": _name_of(s, spec, merged), **(merged.get(s) or {})} for s in SECTIONS
     )
@@ -304,6 +305,48 @@ def _assemble(
         _choice(registry().encoders, encoder, "text encoder"),
         _sampler(sampler),
     )
+
+
+def _settings(
+    config: type[ModelConfig], own: Mapping[str, Any], where: str, preset: str, fits: int | None
+) -> ModelConfig:
+    """Check a model's settings. If only the image size does not fit, the error names `auto`.
+
+    Args:
+        config: The class of the settings.
+        own: The settings.
+        where: Name of the settings in error messages.
+        preset: Name of the preset.
+        fits: The image size of the preset. None: the settings do not start from a preset.
+    """
+    try:
+        return config.of(own, where)
+    except UserError as error:
+        if fits is None or not _is_valid(config, {**own, "image_size": fits}):
+            raise
+        raise UserError(
+            f"{error}; preset '{preset}' is for images of {fits} px: try --preset {AUTO}"
+        ) from None
+
+
+def _is_valid(config: type[ModelConfig], settings: Mapping[str, Any]) -> bool:
+    """Tell whether a model's settings pass its checks."""
+    try:
+        config.of(settings, "")
+    except UserError:
+        return False
+    return True
+
+
+def _preset_size(
+    config: type[ModelConfig], preset: str, first: tuple[str, Mapping[str, Any]]
+) -> int | None:
+    """Return the image size of the lowest layer of settings, if that is a preset."""
+    where, layer = first
+    if where != f"--preset {preset}":
+        return None
+    size: int = layer.get("image_size", config.model_fields["image_size"].default)
+    return size
 
 
 def _merged(spec: ModelSpec, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from t2i.core.settings import Preset
-from t2i.plugins.common.cascades.config import SMALL_UPSAMPLER, UpsamplerSettings
-from t2i.plugins.common.cascades.sizing import low_side, upsampler_network
+from t2i.plugins.common.cascades.config import SMALL_UPSAMPLER, UpsamplerSettings, low_side
+from t2i.plugins.common.cascades.sizing import upsampler_network
 from t2i.plugins.common.diffusion.config import (
     HELD,
     QUICK_TRAINING,

@@ -75,6 +75,12 @@ def test_a_step_of_a_stage_is_counted_and_leaves_random_numbers_as_they_were():
         step_operations(config, stage="gam")
 
 
+def test_a_step_on_tokens_is_counted_with_the_encoders_own():
+    config = resolve_config("dalle", data_needed=False)  # its encoder has no vocabulary yet
+    two, four = (step_operations(config, stage="transformer", batch_size=size) for size in (2, 4))
+    assert four == 2 * two > 10**9
+
+
 def test_the_time_alone_counts_all_calls(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("t2i.benchmarks.run.operations.time.perf_counter", lambda: clock[0])

@@ -244,3 +244,14 @@ def test_model_and_preset_are_no_settings(name):
     ):
         with pytest.raises(UserError, match=reason):
             resolve_config("toy", **given)
+
+
+def test_a_preset_that_cannot_have_the_size_names_the_one_that_can():
+    remedy = "preset 'tiny' is for images of 32 px: try --preset auto"
+    with pytest.raises(UserError, match=f"doubled as often.*; {remedy}"):
+        resolve_config("xmcgan", overrides={"image_size": 64}, data_needed=False)
+    assert resolve_config("xmcgan", preset="auto", sets=["image_size=64"], data_needed=False)
+    for sets in (["image_size=64", "lr_g=x"], ["widths_g=[8]"]):
+        with pytest.raises(UserError) as error:
+            resolve_config("xmcgan", sets=sets, data_needed=False)
+        assert "auto" not in str(error.value)

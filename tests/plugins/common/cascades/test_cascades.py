@@ -10,8 +10,14 @@ from t2i.core.families.cascade import LEVEL, PREVIOUS, low_res
 from t2i.core.families.continuous import named_schedule
 from t2i.core.interfaces.noise import PromptNoise
 from t2i.core.interfaces.text import TextFeatures, TextShape
+from t2i.core.runs.configure import resolve_config
 from t2i.plugins.common.cascades.augmentation import augmented
-from t2i.plugins.common.cascades.config import SMALL_UPSAMPLER, PixelPart, UpsamplerPart
+from t2i.plugins.common.cascades.config import (
+    SMALL_UPSAMPLER,
+    PixelPart,
+    UpsamplerPart,
+    with_sizes,
+)
 from t2i.plugins.common.cascades.networks import CascadeOf, PixelPartGenerator, UpsamplerGenerator
 from t2i.plugins.models.upsampler.config import UpsamplerConfig
 from t2i.plugins.models.upsampler.training import AloneTrainer
@@ -137,6 +143,34 @@ def test_parts_draw_from_scopes_of_their_own():
 def test_settings_that_do_not_fit_are_refused(given, message):
     with pytest.raises(UserError, match=message):
         UpsamplerConfig.of({**SMALL_UPSAMPLER, **given}, "test")
+
+
+@pytest.mark.parametrize(
+    ("given", "sizes"),
+    [
+        ({}, (16, 16, 32)),
+        ({"image_size": 64}, (32, 32, 64)),
+        ({"image_size": 256}, (64, 64, 256)),
+        ({"image_size": 64, "base": {"image_size": 16}}, (16, 16, 64)),
+        ({"image_size": 64, "upsampler": {"low_size": 8}}, (8, 8, 64)),
+        ({"upsampler": {"image_size": 64}}, (16, 16, 64)),
+        ({"image_size": 64, "upsampler2": {}}, (None, None, None)),
+    ],
+)
+def test_sizes_that_are_left_out_follow_from_the_models(given, sizes):
+    whole = with_sizes({"base": {"share": 2}, "upsampler": {"patch": 2}, **given}, "base")
+    base, large = whole["base"], whole["upsampler"]
+    assert (base.get("image_size"), large.get("low_size"), large.get("image_size")) == sizes
+    assert with_sizes(whole, "base") == whole
+
+
+@pytest.mark.parametrize("model", ["imagen", "glide", "dalle2"])
+def test_a_preset_of_a_cascade_takes_another_size(model):
+    config = resolve_config(model, overrides={"image_size": 64}, data_needed=False).settings
+    usual = resolve_config(model, data_needed=False).settings
+    for settings, size in ((config, 64), (usual, 32)):
+        assert settings.image_size == settings.upsampler.image_size == size
+        assert settings.upsampler.low_size == size // 2
 
 
 def test_a_part_refuses_settings_that_no_stage_has():
