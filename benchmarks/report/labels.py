@@ -82,8 +82,9 @@ def _places(width: float, height: float) -> Iterator[tuple[float, float]]:
 
 def _shared(one: Bbox, other: Bbox) -> float:
     """Return the area that two boxes share."""
-    both = Bbox.intersection(one, other)
-    return float(both.width * both.height) if both else 0.0
+    width = min(one.x1, other.x1) - max(one.x0, other.x0)
+    height = min(one.y1, other.y1) - max(one.y0, other.y0)
+    return float(max(width, 0) * max(height, 0))
 
 
 def _outside(box: Bbox, room: Bbox) -> float:

@@ -94,7 +94,8 @@ def training_step(
     """Prepare a whole training step of a stage, on a batch in memory.
 
     Text features are made beforehand, as by `Trial`; only a stage that trains the text encoder runs
-    it in each step. The settings channels_last, compile and precision are those of the configuration.
+    it in each step. The settings channels_last, compile and precision are those of the
+    configuration.
 
     Args:
         config: The model's configuration.
@@ -125,7 +126,7 @@ def _stage(config: RunConfig, encoder: TextEncoder, name: str | None) -> Stage:
 def _features(
     encoder: TextEncoder, captions: tuple[str, ...], device: torch.device
 ) -> TextFeatures:
-    """Make features of captions: random ones, or the encoder's own where it has more than vectors."""
+    """Make features of captions: random ones, or the encoder's where it has more than vectors."""
     count, shape = len(captions), encoder.shape
     with torch.no_grad():
         one = encoder.encode(captions[:1])

@@ -73,6 +73,7 @@ def test_an_enlarged_image_is_sampled_again(draw, here, runs, tmp_path):
     assert "the same bytes" in out
 
 
+@pytest.mark.slow
 def test_the_command_in_a_process_of_its_own_draws_the_same(draw, t2i, runs, tmp_path):
     draw("--upsample", runs / "up")
     done = t2i(

@@ -17,10 +17,8 @@ def test_each_notebook_is_run():
     assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(SMALLER)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["plugin", pytest.param("compare", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["plugin", "compare"])
 def test_a_notebook_runs(name, tmp_path, monkeypatch):
     monkeypatch.setenv("T2I_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

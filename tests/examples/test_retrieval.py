@@ -46,6 +46,7 @@ def run(installed):
     return work / document["run"]
 
 
+@pytest.mark.slow
 def test_it_is_in_every_table(installed):
     environment, work = installed
     for kind, name in REGISTERED.items():

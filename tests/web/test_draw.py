@@ -156,8 +156,15 @@ def test_wrong_wishes_are_told_in_a_line(page, tmp_path):
     page.locator(".t2i-error").get_by_text("is damaged").wait_for()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (390, "dark"),
+        (1280, "light"),
+        pytest.param(390, "light", marks=pytest.mark.slow),
+        pytest.param(1280, "dark", marks=pytest.mark.slow),
+    ],
+)
 def test_nothing_is_wider_than_the_screen(visit, studio, width, scheme):
     page = visit(studio.url, viewport={"width": width, "height": 800}, color_scheme=scheme)
     page.locator("#draw-examples").get_by_text("a red circle").click()

@@ -30,6 +30,8 @@ def folders(tmp_path):
 def begin(page, name):
     """Open the tab, and begin as a rater."""
     page.get_by_role("tab", name="Judge").click()
+    # The page lists the studies when all that it does at the start is done.
+    page.wait_for_function("document.querySelector('#study input')?.value")
     page.locator("#rater input, #rater textarea").fill(name)
     page.locator("#begin").click()
     page.locator("#ballot .t2i-count").wait_for()
@@ -125,6 +127,7 @@ def test_raters_vote_and_a_kill_loses_nothing(served, visit, folders, tmp_path):
     assert not bob.errors
 
 
+@pytest.mark.slow
 def test_grades_of_models_that_the_page_samples(visit, studio, untrained):
     """The form samples real models in the queue of drawings."""
     page = visit(studio.url)

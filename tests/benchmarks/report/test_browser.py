@@ -101,7 +101,9 @@ def test_the_page_without_scripts_says_the_same(browser, results):
     assert with_scripts.locator("section").all_inner_texts() == said
 
 
-@pytest.mark.parametrize("width", [375, 800, 1440])
+@pytest.mark.parametrize(
+    "width", [375, *(pytest.param(width, marks=pytest.mark.slow) for width in (800, 1440))]
+)
 def test_no_width_scrolls_sideways_and_dark_is_dark(browser, results, width):
     page = opened(browser, results, viewport={"width": width, "height": 800}, color_scheme="dark")
     assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -209,6 +209,7 @@ def test_training_reads_the_store_and_gives_the_same_network(tmp_path):
     assert logs[0][-1]["diffusion"] == pytest.approx(logs[1][-1]["diffusion"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_reads_the_same_store(tmp_path):
     whole = begin(tmp_path / "whole", "cache_views=2", f"cache_dir={tmp_path / 'shared'}")
     kept = next((tmp_path / "shared").glob("*/part-00000.safetensors"))

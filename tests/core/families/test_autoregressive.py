@@ -204,6 +204,7 @@ def test_it_trains_and_draws_what_the_captions_say(painter, tmp_path):
     assert sum(right) >= 10, right
 
 
+@pytest.mark.slow
 def test_it_keeps_its_promises(painter, outcomes):
     found = outcomes("painter")
     assert {name: told for name, told in found.items() if told[0] == "FAILED"} == {}

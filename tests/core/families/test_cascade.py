@@ -210,6 +210,7 @@ def test_the_command_line_reaches_a_parts_settings(run, tmp_path, capsys, monkey
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_it_keeps_its_promises(pair, outcomes):
     found = outcomes("pair")
     assert {name: told for name, told in found.items() if told[0] == "FAILED"} == {}

@@ -115,7 +115,7 @@ def bad_images(size: int) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize("size", [32, pytest.param(64, marks=pytest.mark.slow)])
 def test_bad_images_score_at_chance_or_below(size: int) -> None:
     images, _, captions = val(size)
     chance = caption_accuracy(np.roll(images, 1, axis=0), captions)

@@ -118,7 +118,7 @@ def test_it_overfits_two_captions_and_draws_them(overfitted, sampler):
     assert drawn_colours(*overfitted, sampler, asked) == asked
 
 
-@pytest.mark.parametrize("prediction", ["velocity", "v"])
+@pytest.mark.parametrize("prediction", ["v", pytest.param("velocity", marks=pytest.mark.slow)])
 def test_it_learns_with_predictions_of_the_straight_path(prediction):
     generator, encoder, losses = overfit(
         steps=100, schedule="mixing", prediction=prediction, error="prediction"

@@ -58,7 +58,14 @@ def losses(small, tmp_path):
     return of
 
 
-@pytest.mark.parametrize("model", GANS)
+SHOWN = ("dfgan", "stylegan")
+"""GANs of every run of the tests. The options are those of one trainer."""
+
+
+@pytest.mark.parametrize(
+    "model",
+    [name if name in SHOWN else pytest.param(name, marks=pytest.mark.slow) for name in GANS],
+)
 def test_bfloat16_changes_no_more_than_the_rounding_in_either_memory_format(losses, model):
     """`found` counts images of a small batch: one that rounding turns is a quarter."""
     whole = losses(model)

@@ -387,6 +387,7 @@ def test_both_stages_are_shared_out_in_order():
     assert first.share == config().autoencoder.share
 
 
+@pytest.mark.slow
 def test_it_overfits_two_captions_and_ddim_draws_them():
     """The whole path: an autoencoder of plain colours, a U-Net told by text which, sampled with
     guidance."""

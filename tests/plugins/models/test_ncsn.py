@@ -284,6 +284,7 @@ def overfitted():
     return generator.eval(), encoder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampler", "settings"),
     [("ddim", {"steps": 6}), ("ddpm", {}), ("dpmpp-2m", {"steps": 6}), ("langevin", {"each": 2})],

@@ -321,7 +321,7 @@ def overfit(sde, steps, **settings):
     return generator.eval(), encoder, engine.losses
 
 
-@pytest.mark.parametrize("sde", ["ve", "sub-vp"])
+@pytest.mark.parametrize("sde", ["ve", pytest.param("sub-vp", marks=pytest.mark.slow)])
 def test_it_overfits_two_captions_and_draws_them(sde):
     generator, encoder, losses = overfit(sde, 100, **UNET)
     assert sum(losses[-20:]) < 0.8 * sum(losses[:20])

@@ -32,9 +32,15 @@ def auto(monkeypatch):
     return resolved
 
 
+SIZES = (32, 256)
+
+
+@pytest.mark.parametrize(
+    "sizes", [SIZES, pytest.param((64, 128, 512), marks=pytest.mark.slow)], ids=str
+)
 @pytest.mark.parametrize("model", MODELS)
-def test_every_size_builds_for_every_memory_and_wider_for_more(auto, model):
-    for size in (32, 64, 128, 256, 512):
+def test_every_size_builds_for_every_memory_and_wider_for_more(auto, model, sizes):
+    for size in sizes:
         counts = []
         for memory in MEMORIES:
             config, _ = auto(model, size, memory)

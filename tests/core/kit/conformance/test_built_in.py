@@ -13,17 +13,37 @@ def names(kind):
 
 
 TWINS = {"ddim"}  # ddpm's network and training, drawn with another sampler
+SIBLINGS = {
+    "cgan", "gancls", "stackganv2", "dmgan", "biggan", "xmcgan", "cvaegan", "edm", "scoresde",
+    "realnvp", "tarflow", "parti", "vqgan", "vqvae", "glide", "dalle2", "deepfloyd",
+}  # fmt: skip
+"""Models that share trainer and sampler with one that every run of the tests checks whole."""
 
 
-def smaller(test):
-    """Marks a test of all models, with networks that are smaller than those of the tiny presets."""
-    for name in sorted(set(names("models")) - TWINS):
-        test = pytest.mark.t2i(name, kind="models", sets=SMALL[name])(test)
-    return test
+def smaller(models, only=()):
+    """Marks a test of models, with networks that are smaller than those of the tiny presets."""
+
+    def marked(test):
+        for name in sorted(models):
+            test = pytest.mark.t2i(name, kind="models", sets=SMALL[name], only=only)(test)
+        return test
+
+    return marked
 
 
-@smaller
+@smaller(set(names("models")) - TWINS - SIBLINGS)
 def test_models(t2i_check):
+    t2i_check()
+
+
+@smaller(SIBLINGS, only=["builds", "samplers"])
+def test_siblings(t2i_check):
+    t2i_check()
+
+
+@pytest.mark.slow
+@smaller(SIBLINGS)
+def test_siblings_train(t2i_check):
     t2i_check()
 
 
