@@ -42,6 +42,8 @@ def session(
 ) -> Iterator[tuple[Accelerator, Reporter]]:
     """Set up device, precision, threads and processes for a run, and close its reporter at the end.
 
+    Inside the block, the processor takes denormal numbers for 0 (`flushed`).
+
     Args:
         config: The run's configuration.
         reporter: Where progress is reported. None: a progress bar or lines on stderr. Processes
@@ -64,12 +66,29 @@ def session(
         atexit.register(leave)  # not at the end of the run: another run may follow in this program
     speaker = (reporter or default_reporter()) if accelerator.is_main_process else Silent()
     try:
-        yield accelerator, speaker
+        with flushed():
+            yield accelerator, speaker
     except OSError as error:
         plain = f"{error.filename or 'a file'}: {error.strerror or error}; check the disk"
         raise UserError(of_system(error) or plain) from None
     finally:
         speaker.close()
+
+
+@contextmanager
+def flushed() -> Iterator[None]:
+    """Take denormal numbers for 0 inside the block.
+
+    These are numbers nearer to 0 than 1.2e-38, such as gradients behind an ELU far below 0. The
+    arithmetic units of a processor take many times as long for them. Threads of a pool that was
+    there before keep their own way.
+    """
+    before = not (torch.tensor(1e-39) * 1).item()
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 def _accelerator(settings: EngineConfig, name: str | None) -> Accelerator:
