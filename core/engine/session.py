@@ -82,6 +82,9 @@ def flushed() -> Iterator[None]:
     These are numbers nearer to 0 than 1.2e-38, such as gradients behind an ELU far below 0. The
     arithmetic units of a processor take many times as long for them. Threads of a pool that was
     there before keep their own way.
+
+    Yields:
+        Nothing.
     """
     before = not (torch.tensor(1e-39) * 1).item()
     torch.set_flush_denormal(True)
