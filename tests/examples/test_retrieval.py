@@ -60,6 +60,7 @@ def test_it_is_in_every_table(installed):
     assert ours["registers"] == {kind: [name] for kind, name in REGISTERED.items()}
 
 
+@pytest.mark.slow
 def test_it_samples(installed, run):
     environment, work = installed
     environment.check(
