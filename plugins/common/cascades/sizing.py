@@ -64,19 +64,17 @@ def sized_cascade(
         memory: Memory of the accelerator in bytes. None: the CPU.
 
     Returns:
-        The settings.
+        The settings. The sizes of the parts follow from the model's (`with_sizes`).
     """
     engine: dict[str, Any] = {"batch_size": quick_batch(size)}
     rate: dict[str, Any] = {}
     if memory is not None:
         engine = {key: value for key, value in WIDE.items() if key != "lr"}
         rate = {"lr": WIDE["lr"]}
-    low = low_side(size)
     return {
-        **small, **engine, "image_size": size,
-        first: {**small[first], **rate, "image_size": low, **first_network(low, memory)},
-        "upsampler": {
-            **small["upsampler"], **rate, "image_size": size, "low_size": low,
-            **upsampler_network(size, memory),
-        },
-    }  # fmt: skip
+        **small,
+        **engine,
+        "image_size": size,
+        first: {**small[first], **rate, **first_network(low_side(size), memory)},
+        "upsampler": {**small["upsampler"], **rate, **upsampler_network(size, memory)},
+    }

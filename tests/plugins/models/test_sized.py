@@ -32,11 +32,8 @@ def auto(monkeypatch):
     return resolved
 
 
-SIZES = (32, 256)
-
-
 @pytest.mark.parametrize(
-    "sizes", [SIZES, pytest.param((64, 128, 512), marks=pytest.mark.slow)], ids=str
+    "sizes", [(32, 256), pytest.param((64, 128, 512), marks=pytest.mark.slow)], ids=str
 )
 @pytest.mark.parametrize("model", MODELS)
 def test_every_size_builds_for_every_memory_and_wider_for_more(auto, model, sizes):
